@@ -1,0 +1,27 @@
+#ifndef TESSERA_KERNELS_COPY_H_
+#define TESSERA_KERNELS_COPY_H_
+
+#include "core/dtype.h"
+#include "kernels/cost.h"
+
+namespace tessera {
+
+// y = x, or y += x: rows of C elements, each array with its own distance between rows.
+template <class T>
+struct CopyArgs {
+  static constexpr char kName[] = "copy";
+  const T* x;  // [rows, C]
+  int64_t x_stride;
+  T* y;  // [rows, C]
+  int64_t y_stride;
+  Grad mode;
+  int64_t rows, C;
+  Cost cost() const {
+    const bool add = mode == Grad::kAccumulate;
+    return {.flops = add ? rows * C : 0, .bytes = rows * C * int64_t{sizeof(T)} * (add ? 3 : 2)};
+  }
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_KERNELS_COPY_H_

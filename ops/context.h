@@ -1,0 +1,213 @@
+#ifndef TESSERA_OPS_CONTEXT_H_
+#define TESSERA_OPS_CONTEXT_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/tensor.h"
+#include "kernels/cost.h"
+#include "kernels/dispatch.h"
+
+// How a model runs: where (device, arena), what is counted, and, where gradients are wanted, the
+// tape. Ops (ops/ops.h) are functions of a Context and Vars; blocks are written with ops and know
+// nothing of any of this.
+
+namespace tessera {
+
+// The gradient's side of a Var. Closures on the tape that need no value hold only this, so that the
+// value's memory goes.
+struct GradNode {
+  Shape shape;
+  DType dtype = DType::kF32;
+  Tensor grad;           // undefined until something contributes
+  bool started = false;  // something has contributed in this backward pass
+  // A column view of another gradient (Split): where it lies in it.
+  std::shared_ptr<GradNode> parent;
+  int64_t begin = 0;
+};
+using GradRef = std::shared_ptr<GradNode>;  // null: no gradient wanted
+
+// A value in a computation, and the handle of its gradient.
+class Var {
+ public:
+  Var() = default;
+  explicit Var(Tensor value, GradRef grad = nullptr)
+      : value_(std::move(value)), grad_(std::move(grad)) {}
+  bool defined() const { return value_.defined(); }
+  const Tensor& value() const { return value_; }
+  const GradRef& grad() const { return grad_; }
+  const Shape& shape() const { return value_.shape(); }
+  DType dtype() const { return value_.dtype(); }
+  int64_t dim(int i) const { return value_.dim(i); }
+  int64_t rows() const { return value_.rows(); }
+  int64_t stride() const { return value_.stride(); }
+  template <class T>
+  T* data() const {
+    return value_.data<T>();
+  }
+  // The same value, as a constant.
+  Var Detach() const { return Var(value_); }
+
+ private:
+  Tensor value_;
+  GradRef grad_;
+};
+
+// A value whose gradient is wanted: a parameter, or an input under test.
+Var Leaf(Tensor value);
+
+// Where a vjp writes one gradient, and whether it overwrites or adds.
+struct GradSlot {
+  Tensor tensor;  // undefined if the gradient is not wanted: data() is null
+  Grad mode = Grad::kOverwrite;
+  template <class T>
+  T* data() const {
+    return tensor.data<T>();
+  }
+  int64_t stride() const { return tensor.stride(); }
+  bool wanted() const { return tensor.defined(); }
+};
+
+enum class Phase : uint8_t { kForward, kBackward, kRecompute };
+
+// The cost of a place in the model (a layer's path), by phase, and of each op there.
+struct ScopeCost {
+  Cost forward, backward, recompute;
+  std::map<std::string, Cost> forward_by_op;
+};
+
+// What a run did, by layer path. A pure function of shapes: the meta device and a real step fill it
+// alike.
+class CostCounter {
+ public:
+  ScopeCost* At(const std::string& path) { return &scopes_[path]; }
+  const std::map<std::string, ScopeCost>& scopes() const { return scopes_; }
+  ScopeCost Total() const;
+  void Clear();  // zero everywhere; pointers stay valid
+
+ private:
+  std::map<std::string, ScopeCost> scopes_;
+};
+
+// A scalar that joins the training objective beside the cross-entropy: its gradient is added by the
+// op that made it.
+struct ExtraLoss {
+  double coefficient;
+  Tensor value;  // one fp32
+};
+
+// What blocks report by their path: "layers[2].moe" / "load" -> fp32 tensor. Read after the pass
+// that made it.
+using Metrics = std::map<std::pair<std::string, std::string>, Tensor>;
+
+class Context {
+ public:
+  Context(Device device, Arena* arena) : device_(device), arena_(arena) {}
+
+  Device device() const { return device_; }
+  Arena* arena() const { return arena_; }
+
+  // The type of activations: fp32 or bf16. Parameters, statistics and states are fp32 always.
+  DType compute = DType::kF32;
+  // Training draws what only training does: expert capacity, for one.
+  bool training = false;
+  // [B,T] int32: tokens since the start of each token's document, counted across chunks; 0 starts a
+  // document and resets every state. Undefined: no document starts within this chunk (but RoPE
+  // always needs it).
+  Tensor position;
+  // Multiplies the objective: 1 / micro-batches under gradient accumulation. Ops that add an extra
+  // loss's gradient use it.
+  float loss_scale = 1;
+  CostCounter* counter = nullptr;                            // may be null
+  Metrics* metrics = nullptr;                                // may be null
+  std::map<std::string, ExtraLoss>* extra_losses = nullptr;  // may be null
+
+  // Contents undefined.
+  Tensor New(const Shape& shape, DType dtype) { return Tensor(arena_, shape, dtype); }
+  Tensor Zeros(const Shape& shape, DType dtype);
+
+  // Runs a kernel and counts its cost.
+  template <class Args>
+  void Run(const Args& args) {
+    Count(Args::kName, args.cost());
+    Dispatch(device_, args);
+  }
+
+  // --- The tape ---
+  bool recording() const { return recording_; }
+  void SetRecording(bool on) { recording_ = on; }
+
+  // The result of an op: with a gradient if the tape records and any input has one. The vjp gets
+  // the gradient of the output and writes those of the inputs through GradOf; it never runs if no
+  // gradient arrives.
+  using Vjp = std::function<void(Context&, const Tensor&)>;
+  using Vjps = std::function<void(Context&, std::span<const Tensor>)>;
+  Var Result(Tensor value, std::initializer_list<Var> inputs, Vjp vjp);
+  // The same for several outputs; a gradient that did not arrive is undefined.
+  std::vector<Var> Results(std::vector<Tensor> values, const std::vector<Var>& inputs, Vjps vjps);
+
+  // For a vjp: the place of an input's gradient. Each call counts as one contribution, so write
+  // what you ask for.
+  GradSlot GradOf(const Var& v) { return GradOf(v.grad()); }
+  GradSlot GradOf(const GradRef& ref);
+  // For a vjp: hands a finished gradient on, without a copy where it is the first to arrive. The
+  // same tensor can be given to one input only, since later contributions are added in place.
+  void GiveGrad(const GradRef& ref, const Tensor& grad);
+
+  // For an op whose derivative is neither of the above: runs in the backward pass, after all that
+  // was recorded later.
+  void Record(std::function<void(Context&)> run);
+
+  // Seeds d(objective)/d(output) and runs the tape backwards, freeing as it goes.
+  void Backward(const Var& output, const Tensor& seed);
+  void Backward(std::span<const std::pair<Var, Tensor>> seeds);
+
+  // y = f(x) without keeping what f's derivatives need: the backward pass runs f again. f may use
+  // parameters freely; it must do the same both times.
+  Var Recompute(const Var& x, const std::function<Var(Context&, const Var&)>& f);
+
+  // --- Where we are ---
+  // Enters a part of the model for the life of the object: costs and metrics go under its path.
+  class Scope {
+   public:
+    Scope(Context& ctx, const std::string& name);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Context& ctx_;
+    std::string path_;
+    ScopeCost* cost_;
+  };
+  const std::string& path() const { return path_; }
+  void Metric(const std::string& name, const Tensor& value);
+  void AddLoss(const std::string& name, double coefficient, const Tensor& value);
+
+ private:
+  struct Entry {
+    std::function<void(Context&)> run;
+    std::string path;
+    ScopeCost* cost;
+  };
+  void Count(const char* op, const Cost& cost);
+  void RunTape();
+
+  Device device_;
+  Arena* arena_;
+  bool recording_ = false;
+  Phase phase_ = Phase::kForward;
+  std::vector<Entry> tape_;
+  std::string path_;
+  ScopeCost* cost_ = nullptr;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_OPS_CONTEXT_H_
