@@ -141,10 +141,10 @@ void Context::Backward(const Var& output, const Tensor& seed) {
 }
 
 void Context::Backward(std::span<const std::pair<Var, Tensor>> seeds) {
-  for (const auto& [output, seed] : seeds)
-    if (output.grad() != nullptr) GiveGrad(output.grad(), seed);
   const bool was_recording = std::exchange(recording_, false);
   const Phase phase = std::exchange(phase_, Phase::kBackward);
+  for (const auto& [output, seed] : seeds)
+    if (output.grad() != nullptr) GiveGrad(output.grad(), seed);
   RunTape();
   phase_ = phase;
   recording_ = was_recording;
