@@ -23,8 +23,8 @@ inline constexpr int kLanes = 8;
 typedef float Vec __attribute__((vector_size(kLanes * 4), may_alias));
 typedef int32_t IVec __attribute__((vector_size(kLanes * 4), may_alias));
 
-inline Vec Splat(float x) { return Vec{} + x; }
-inline IVec ISplat(int32_t x) { return IVec{} + x; }
+inline Vec Splat(float x) { return x - Vec{}; }  // x + 0 would turn -0 into 0, so it costs an add
+inline IVec ISplat(int32_t x) { return x - IVec{}; }
 inline Vec Bits(IVec v) { return reinterpret_cast<Vec>(v); }
 inline IVec Bits(Vec v) { return reinterpret_cast<IVec>(v); }
 inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }

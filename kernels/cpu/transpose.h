@@ -1,0 +1,33 @@
+#ifndef TESSERA_KERNELS_CPU_TRANSPOSE_H_
+#define TESSERA_KERNELS_CPU_TRANSPOSE_H_
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/isa.h"
+
+namespace tessera::TESSERA_ISA {
+
+// Transposes 8 by 8 elements of 32 bits between registers: r[i] holds row i, then column i.
+inline __attribute__((always_inline)) void Transpose8(__m256 r[8]) {
+  __m256 t[8], u[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+  }
+}
+
+}  // namespace tessera::TESSERA_ISA
+
+#endif  // TESSERA_KERNELS_CPU_TRANSPOSE_H_
