@@ -1,0 +1,108 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+
+#include "core/arena.h"
+#include "core/parallel.h"
+#include "core/rng.h"
+#include "core/tensor.h"
+
+namespace tessera {
+namespace {
+
+TEST(Arena, ReusesFreedBlocksAndRemembersThePeak) {
+  Arena arena(Arena::Backing::kMeta, 1);
+  const int64_t a = arena.Allocate(100), b = arena.Allocate(64), c = arena.Allocate(1);
+  EXPECT_EQ(a, 0);
+  EXPECT_EQ(b, 128);
+  EXPECT_EQ(c, 192);
+  arena.Free(a, 100);
+  arena.Free(b, 64);
+  EXPECT_EQ(arena.Allocate(190), 0) << "two neighbouring holes are one";
+  EXPECT_EQ(arena.peak_bytes(), 256);
+  EXPECT_EQ(arena.live_bytes(), 256);
+}
+
+TEST(Arena, PoisonedBlocksAreNaNAndGuarded) {
+  Arena arena(Arena::Backing::kPoisoned, 1 << 20);
+  const int64_t at = arena.Allocate(12);
+  float* p = static_cast<float*>(arena.At(at));
+  EXPECT_TRUE(std::isnan(p[0]) && std::isnan(p[2]));
+  p[3] = 1;
+  EXPECT_DEATH(arena.Free(at, 12), "write at byte 12 of a block of 12");
+}
+
+TEST(Arena, RefusesMoreThanItHas) {
+  Arena arena(Arena::Backing::kMemory, 1 << 16);
+  EXPECT_DEATH(arena.Allocate(1 << 17), "cannot hold");
+}
+
+TEST(Tensor, SlicesAndReshapesAreViews) {
+  Arena arena(Arena::Backing::kMemory, 1 << 20);
+  Tensor t(&arena, {2, 3, 8}, DType::kF32);
+  for (int64_t i = 0; i < 48; ++i) t.data<float>()[i] = static_cast<float>(i);
+  const Tensor s = t.Slice(2, 4);
+  EXPECT_EQ(s.stride(), 8);
+  EXPECT_EQ(s.data<float>()[0], 2);
+  EXPECT_EQ(s.Reshape({6, 4}).data<float>()[8], 10);
+  EXPECT_EQ(t[1].data<float>()[0], 24);
+  EXPECT_DEATH(s.Reshape({24}), "rows 8 apart");
+  EXPECT_DEATH(t.data<bf16>(), "fp32 read as bf16");
+}
+
+TEST(DType, HalfConversionsRoundToNearestEvenForEveryValue) {
+  for (uint32_t bits = 0; bits < 65536; ++bits) {
+    bf16 b;
+    b.bits = static_cast<uint16_t>(bits);
+    const float f = static_cast<float>(b);
+    if (std::isnan(f)) {
+      EXPECT_TRUE(std::isnan(static_cast<float>(bf16(f))));
+    } else {
+      EXPECT_EQ(bf16(f).bits, bits);
+    }
+    f16 h;
+    h.bits = static_cast<uint16_t>(bits);
+    const float g = static_cast<float>(h);
+    if (!std::isnan(g)) {
+      EXPECT_EQ(f16(g).bits, bits);
+    }
+  }
+  EXPECT_EQ(static_cast<float>(bf16(1.00390625f)), 1.0f) << "a tie goes to the even";
+  EXPECT_EQ(static_cast<float>(bf16(1.01171875f)), 1.015625f);
+}
+
+TEST(Rng, IsAFunctionOfSeedNameAndIndex) {
+  const Rng a(1, "layers[0].gla.q"), same(1, "layers[0].gla.q"), other(1, "layers[0].gla.k");
+  EXPECT_EQ(a.Bits(5), same.Bits(5));
+  EXPECT_NE(a.Bits(5), other.Bits(5));
+  EXPECT_NE(a.Bits(5), Rng(2, "layers[0].gla.q").Bits(5));
+  double sum = 0, squares = 0;
+  const int n = 100000;
+  for (int i = 0; i < n; ++i) {
+    const double x = a.Normal(static_cast<uint64_t>(i));
+    sum += x;
+    squares += x * x;
+  }
+  EXPECT_NEAR(sum / n, 0, 0.02);
+  EXPECT_NEAR(squares / n, 1, 0.02);
+}
+
+TEST(ParallelFor, RunsEveryChunkOnceOnAnyNumberOfThreads) {
+  const int before = Threads();
+  for (const int threads : {1, 2, 5}) {
+    SetThreads(threads);
+    for (const int64_t chunks : {0, 1, 2, 1000}) {
+      std::vector<std::atomic<int>> runs(static_cast<size_t>(chunks));
+      ParallelFor(chunks, [&](int64_t c) { runs[static_cast<size_t>(c)].fetch_add(1); });
+      for (const auto& r : runs) EXPECT_EQ(r.load(), 1);
+    }
+  }
+  std::atomic<int> inner{0};
+  ParallelFor(4, [&](int64_t) { ParallelFor(8, [&](int64_t) { inner.fetch_add(1); }); });
+  EXPECT_EQ(inner.load(), 32);
+  SetThreads(before);
+}
+
+}  // namespace
+}  // namespace tessera
