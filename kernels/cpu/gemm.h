@@ -1,0 +1,37 @@
+#ifndef TESSERA_KERNELS_CPU_GEMM_H_
+#define TESSERA_KERNELS_CPU_GEMM_H_
+
+#include "kernels/cpu/isa.h"
+#include "kernels/matmul.h"
+
+// The parts of matrix products that dense and grouped products share. Every function here runs on
+// the calling thread; callers cut the product into blocks by its shape and run them in parallel.
+
+namespace tessera::TESSERA_ISA {
+
+// Rows [i0, i0+m) and columns [j0, j0+n) of a product, through packed panels: both factors are
+// copied, block by block of K, into the order in which the register tile reads them, which is also
+// where rows are gathered, transposed, and rounded to bf16.
+void PackedBlock(const MatmulArgs& args, int64_t i0, int64_t m, int64_t j0, int64_t n);
+
+// The same for few rows and b = {W, kTransposed}: dot products along K that read W once, where it
+// lies. All rows of a at once.
+void DotBlock(const MatmulArgs& args, int64_t j0, int64_t n);
+// Whether DotBlock serves a product and is the faster.
+bool PrefersDots(const MatmulArgs& args);
+
+// A size of blocks for PackedBlock: small enough to keep the threads of a big machine busy, large
+// enough that packing costs little; by the shape alone.
+struct BlockSize {
+  int64_t rows, columns;
+};
+BlockSize ChooseBlocks(int64_t M, int64_t N, int64_t K);
+
+// Writes sums[rows, columns] (ld elements between rows) to rows i.. and columns j.. of the product:
+// scaled, with bias, added if it accumulates.
+void Finish(const MatmulArgs& args, const float* sums, int64_t ld, int64_t i, int64_t rows,
+            int64_t j, int64_t columns);
+
+}  // namespace tessera::TESSERA_ISA
+
+#endif  // TESSERA_KERNELS_CPU_GEMM_H_
