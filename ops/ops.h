@@ -19,6 +19,8 @@ namespace tessera {
 std::vector<Var> Split(Context& ctx, const Var& x, std::span<const int64_t> widths);
 
 // --- Products (ops/linear.cc) ---
+// x W^T + bias: x [...,K], weight [N,K], bias [N] or undefined.
+Var Linear(Context& ctx, const Var& x, const Var& weight, const Var& bias = Var());
 
 // --- Pointwise (ops/pointwise.cc) ---
 

@@ -1,0 +1,75 @@
+#include "kernels/matmul.h"
+#include "ops/ops.h"
+
+namespace tessera {
+namespace {
+
+Factor FactorOf(const Tensor& t, Order order = Order::kPlain) {
+  return {.data = t.raw(), .dtype = t.dtype(), .stride = t.stride(), .order = order};
+}
+
+Product ProductOf(const Tensor& t, Grad mode = Grad::kOverwrite) {
+  return {.data = t.raw(), .dtype = t.dtype(), .stride = t.stride(), .mode = mode};
+}
+
+Precision PrecisionOf(DType activations) {
+  return activations == DType::kBF16 ? Precision::kBF16 : Precision::kF32;
+}
+
+void ColumnSum(Context& ctx, const Tensor& x, const GradSlot& y) {
+  const auto run = [&](auto* data) {
+    using T = std::remove_pointer_t<decltype(data)>;
+    ctx.Run(ColumnSumArgs<T>{.x = data,
+                             .x_stride = x.stride(),
+                             .y = y.data<float>(),
+                             .mode = y.mode,
+                             .rows = x.rows(),
+                             .C = x.dim(-1)});
+  };
+  x.dtype() == DType::kF32 ? run(x.data<float>()) : run(x.data<bf16>());
+}
+
+}  // namespace
+
+Var Linear(Context& ctx, const Var& x, const Var& weight, const Var& bias) {
+  const int64_t M = x.rows(), N = weight.dim(0), K = weight.dim(1);
+  TESSERA_CHECK(weight.shape().rank() == 2 && x.dim(-1) == K, "a weight of %s for an input of %s",
+                weight.shape().ToString().c_str(), x.shape().ToString().c_str());
+  TESSERA_CHECK(!bias.defined() || bias.value().elements() == N, "a bias of %s for %ld outputs",
+                bias.shape().ToString().c_str(), N);
+  Shape shape = x.shape();
+  shape.Set(-1, N);
+  const Precision precision = PrecisionOf(x.dtype());
+  Tensor y = ctx.New(shape, x.dtype());
+  ctx.Run(MatmulArgs{.a = FactorOf(x.value()),
+                     .b = FactorOf(weight.value(), Order::kTransposed),
+                     .c = ProductOf(y),
+                     .bias = bias.defined() ? bias.data<float>() : nullptr,
+                     .M = M,
+                     .N = N,
+                     .K = K,
+                     .precision = precision});
+  // x itself is needed for the weight's gradient only.
+  const Tensor kept = weight.grad() != nullptr ? x.value() : Tensor();
+  return ctx.Result(y, {x, weight, bias}, [=, to_x = x.grad()](Context& ctx, const Tensor& dy) {
+    if (const GradSlot dx = ctx.GradOf(to_x); dx.wanted())
+      ctx.Run(MatmulArgs{.a = FactorOf(dy),
+                         .b = FactorOf(weight.value()),
+                         .c = ProductOf(dx.tensor, dx.mode),
+                         .M = M,
+                         .N = K,
+                         .K = N,
+                         .precision = precision});
+    if (const GradSlot dw = ctx.GradOf(weight); dw.wanted())
+      ctx.Run(MatmulArgs{.a = FactorOf(dy, Order::kTransposed),
+                         .b = FactorOf(kept),
+                         .c = ProductOf(dw.tensor, dw.mode),
+                         .M = N,
+                         .N = K,
+                         .K = M,
+                         .precision = precision});
+    if (const GradSlot db = ctx.GradOf(bias); db.wanted()) ColumnSum(ctx, dy, db);
+  });
+}
+
+}  // namespace tessera
