@@ -33,24 +33,25 @@ struct Table {
 // The angle is reduced to a fraction of a turn in double, so its error does not grow with m.
 template <class T>
 void FillTable(const RopeArgs<T>& a, int32_t position, const Table& table) {
-  const int64_t pairs = a.R / 2;
+  const int64_t pairs = a.rotation.R / 2;
   const double m = position;
   for (int64_t i = 0; i < pairs; ++i) {
-    const double f = static_cast<double>(a.frequency[i]) + a.frequency[pairs + i];
+    const double f = static_cast<double>(a.rotation.high[i]) + a.rotation.low[i];
     const double turns = m * f, quarters = 4 * (turns - std::floor(turns));
     const double nearest = std::floor(quarters + 0.5);
     table.quarter[i] = static_cast<float>(nearest);
     table.rest[i] = static_cast<float>(quarters - nearest);
   }
-  const float sign = a.direction == RopeDirection::kForward ? 1.0f : -1.0f;
+  const float factor = a.rotation.attention_factor;
+  const float sign = a.direction == RopeDirection::kForward ? factor : -factor;
   for (int64_t i = 0; i < pairs; i += kLanes) {
     Vec sin, cos;
     SinCos(Load(table.rest + i), &sin, &cos);
     const IVec q = ToInt(Load(table.quarter + i));
     const auto odd = (q & 1) != 0;
     const Vec s = odd ? cos : sin, c = odd ? sin : cos;
-    Store(table.sin + i, ((q & 2) != 0 ? -s : s) * (sign * a.attention_factor));
-    Store(table.cos + i, (((q + 1) & 2) != 0 ? -c : c) * a.attention_factor);
+    Store(table.sin + i, ((q & 2) != 0 ? -s : s) * sign);
+    Store(table.cos + i, (((q + 1) & 2) != 0 ? -c : c) * factor);
   }
 }
 
@@ -62,7 +63,7 @@ inline void Put(T* y, Vec v, int n, Grad mode) {
 
 template <class T>
 void RotateHalves(const RopeArgs<T>& a, const Table& table, const T* x, T* y) {
-  const int64_t pairs = a.R / 2;
+  const int64_t pairs = a.rotation.R / 2;
   ForLanes(pairs, [&](int64_t i, int n) {
     const Vec low = Load(x + i, n), high = Load(x + pairs + i, n);
     const Vec c = Load(table.cos + i), s = Load(table.sin + i);
@@ -83,7 +84,7 @@ template <class T>
 void RotateInterleaved(const RopeArgs<T>& a, const Table& table, const T* x, T* y) {
   IVec partner;
   for (int32_t i = 0; i < kLanes; ++i) partner[i] = i ^ 1;
-  ForLanes(a.R, [&](int64_t i, int n) {
+  ForLanes(a.rotation.R, [&](int64_t i, int n) {
     const Vec v = Load(x + i, n);
     Put(y + i, v * Load(table.cos + i) + __builtin_shuffle(v, partner) * Load(table.sin + i), n,
         a.mode);
@@ -92,9 +93,9 @@ void RotateInterleaved(const RopeArgs<T>& a, const Table& table, const T* x, T* 
 
 template <class T>
 void RopeToken(const RopeArgs<T>& a, int64_t row, const Table& table) {
-  const int64_t pairs = a.R / 2;
+  const int64_t pairs = a.rotation.R / 2;
   FillTable(a, a.position[row], table);
-  const bool interleaved = a.pairing == RopePairing::kInterleaved;
+  const bool interleaved = a.rotation.pairing == RopePairing::kInterleaved;
   if (interleaved) {
     Spread(pairs, table.cos, 1);
     Spread(pairs, table.sin, -1);
@@ -107,15 +108,16 @@ void RopeToken(const RopeArgs<T>& a, int64_t row, const Table& table) {
     else
       RotateHalves(a, table, x, y);
     if (x == y && a.mode == Grad::kOverwrite) continue;
-    ForLanes(a.K - a.R,
-             [&](int64_t i, int n) { Put(y + a.R + i, Load(x + a.R + i, n), n, a.mode); });
+    ForLanes(a.K - a.rotation.R, [&](int64_t i, int n) {
+      Put(y + a.rotation.R + i, Load(x + a.rotation.R + i, n), n, a.mode);
+    });
   }
 }
 
 template <class T>
 void Rope(const RopeArgs<T>& a) {
   ParallelRanges(a.rows, kRows, [&](int64_t begin, int64_t end) {
-    const int64_t width = a.R + kLanes;
+    const int64_t width = a.rotation.R + kLanes;
     float* scratch =
         static_cast<float*>(ThreadScratch(4 * width * static_cast<int64_t>(sizeof(float))));
     const Table table{scratch, scratch + width, scratch + 2 * width, scratch + 3 * width};

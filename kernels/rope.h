@@ -22,24 +22,31 @@ enum class RopePairing : uint8_t {
 };
 enum class RopeDirection : uint8_t { kForward, kGradient };
 
+// What a layer's rotation is, by value: no array to keep on a device.
+struct RopeRotation {
+  static constexpr int64_t kMaxPairs = 256;
+  int64_t R = 0;  // even, 0 < R <= min(K, 2 * kMaxPairs); channels from R on are copied
+  RopePairing pairing = RopePairing::kHalves;
+  float attention_factor = 1;
+  float high[kMaxPairs], low[kMaxPairs];  // f_i = high[i] + low[i]
+};
+
 template <class T_>
 struct RopeArgs {
   static constexpr char kName[] = "rope";
   const T_* x;  // [B,T,H*K]; or dL/dy
   int64_t x_stride;
   const int32_t* position;  // [B,T]
-  const float* frequency;   // [2,R/2]: f_i = frequency[i] + frequency[R/2 + i]
   T_* y;                    // [B,T,H*K]; or dL/dx. May be x itself with kOverwrite
   int64_t y_stride;
   Grad mode = Grad::kOverwrite;
-  int64_t rows, H, K, R;  // rows = B*T; R is even, 0 < R <= K; channels from R on are copied
-  float attention_factor = 1;
-  RopePairing pairing = RopePairing::kHalves;
+  int64_t rows, H, K;  // rows = B*T
   RopeDirection direction = RopeDirection::kForward;
+  RopeRotation rotation;
 
   Cost cost() const {
-    return {.flops = rows * (3 * H * R + R),
-            .bytes = rows * (2 * H * K * static_cast<int64_t>(sizeof(T_)) + 4) + 4 * R};
+    return {.flops = rows * (3 * H + 1) * rotation.R,
+            .bytes = rows * (2 * H * K * static_cast<int64_t>(sizeof(T_)) + 4)};
   }
 };
 

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/rope.h"
 #include "ops/context.h"
 
 // The vocabulary of block writers: every differentiable operation, on Vars. Activations are [B,T,C]
@@ -27,6 +28,27 @@ Var Linear(Context& ctx, const Var& x, const Var& weight, const Var& bias = Var(
 // --- Norms (ops/norm.cc) ---
 
 // --- Attention (ops/attention.cc, ops/rope.cc) ---
+struct AttentionOptions {
+  int64_t heads, kv_heads;  // kv_heads divides heads
+  int64_t window = 0;       // keys that a query sees, itself included; 0: all
+  float scale;
+  float soft_cap = 0;  // 0: none
+};
+// The keys and values before this chunk: [B,capacity,kv_heads*(K|V)], of which `rows` are in use, a
+// ring that begins at row `first`. Undefined: none.
+struct KvPast {
+  Var k, v;
+  int64_t rows = 0, first = 0;
+};
+// q [B,T,heads*K], k [B,T,kv_heads*K], v [B,T,kv_heads*V] -> [B,T,heads*V]. Documents are those of
+// ctx.position.
+Var Attention(Context& ctx, const Var& q, const Var& k, const Var& v, const KvPast& past,
+              const AttentionOptions& options);
+// Turns the heads of x [B,T,heads*K] by the angles of ctx.position.
+Var Rope(Context& ctx, const Var& x, int64_t heads, const RopeRotation& rotation);
+// The last `keep` rows of a and then b along time: [B,Ta,C], [B,Tb,C] -> [B,min(Ta + Tb, keep),C].
+// a may be undefined. How a cache of keys goes on in training.
+Var LastRows(Context& ctx, const Var& a, const Var& b, int64_t keep);
 
 // --- Scans (ops/causal_conv.cc, ops/ssd_scan.cc, ops/gla_scan.cc) ---
 

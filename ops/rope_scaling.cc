@@ -70,14 +70,18 @@ RopeFrequencies ScaledRopeFrequencies(const RopeScaling& s, double base, int64_t
   return f;
 }
 
-std::vector<float> SplitTurns(const std::vector<double>& radians) {
-  std::vector<float> parts(2 * radians.size());
-  for (size_t i = 0; i < radians.size(); ++i) {
-    const double turns = radians[i] / kTurn;
-    parts[i] = static_cast<float>(turns);
-    parts[radians.size() + i] = static_cast<float>(turns - parts[i]);
+RopeRotation MakeRotation(const RopeFrequencies& frequencies, RopePairing pairing) {
+  const int64_t pairs = static_cast<int64_t>(frequencies.radians.size());
+  TESSERA_CHECK(pairs > 0 && pairs <= RopeRotation::kMaxPairs, "%ld rotary pairs", pairs);
+  RopeRotation r{.R = 2 * pairs,
+                 .pairing = pairing,
+                 .attention_factor = static_cast<float>(frequencies.attention_factor)};
+  for (int64_t i = 0; i < pairs; ++i) {
+    const double turns = frequencies.radians[static_cast<size_t>(i)] / kTurn;
+    r.high[i] = static_cast<float>(turns);
+    r.low[i] = static_cast<float>(turns - r.high[i]);
   }
-  return parts;
+  return r;
 }
 
 }  // namespace tessera

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/rope.h"
+
 // How a rotary embedding is stretched to contexts longer than it was trained for. Everything is
 // computed in double, once, when a block is built.
 
@@ -39,8 +41,8 @@ struct RopeFrequencies {
 // theta_i = base^(-2i/R), scaled. R is even and positive, base > 1.
 RopeFrequencies ScaledRopeFrequencies(const RopeScaling& scaling, double base, int64_t R);
 
-// The frequencies as kernels/rope.h takes them: [2,R/2], turns a token in two parts.
-std::vector<float> SplitTurns(const std::vector<double>& radians);
+// The same for the kernel. R <= 2 * RopeRotation::kMaxPairs.
+RopeRotation MakeRotation(const RopeFrequencies& frequencies, RopePairing pairing);
 
 }  // namespace tessera
 

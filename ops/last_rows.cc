@@ -1,0 +1,62 @@
+#include <algorithm>
+
+#include "kernels/copy.h"
+#include "ops/ops.h"
+
+namespace tessera {
+namespace {
+
+// y[b, y_row + i] (+)= x[b, x_row + i] for i < rows and every b, where each array has its own
+// number of rows a batch row. An x of rank 1 is one row for all.
+struct Rows {
+  Tensor tensor;
+  int64_t begin = 0;
+};
+void CopyRows(Context& ctx, const Rows& x, const Rows& y, int64_t rows, Grad mode) {
+  if (rows <= 0) return;
+  const bool same = x.tensor.shape().rank() == 1;
+  ByDType(y.tensor.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    const auto at = [](const Rows& r, int64_t b) {
+      T* data = r.tensor.template data<T>();
+      return data == nullptr ? data : data + (b * r.tensor.dim(1) + r.begin) * r.tensor.stride();
+    };
+    for (int64_t b = 0; b < y.tensor.dim(0); ++b) {
+      ctx.Run(CopyArgs<T>{.x = same ? x.tensor.template data<T>() : at(x, b),
+                          .x_stride = same ? 0 : x.tensor.stride(),
+                          .y = at(y, b),
+                          .y_stride = y.tensor.stride(),
+                          .mode = mode,
+                          .rows = rows,
+                          .C = y.tensor.dim(-1)});
+    }
+  });
+}
+
+}  // namespace
+
+Var LastRows(Context& ctx, const Var& a, const Var& b, int64_t keep) {
+  const int64_t B = b.dim(0), Ta = a.defined() ? a.dim(1) : 0, Tb = b.dim(1), C = b.dim(2);
+  TESSERA_CHECK(!a.defined() || a.shape() == Shape({B, Ta, C}), "rows of %s after %s",
+                b.shape().ToString().c_str(), a.shape().ToString().c_str());
+  const int64_t rows = std::min(Ta + Tb, keep), from_b = std::min(Tb, rows), from_a = rows - from_b;
+  Tensor y = ctx.New({B, rows, C}, b.dtype());
+  if (from_a > 0) CopyRows(ctx, {a.value(), Ta - from_a}, {y, 0}, from_a, Grad::kOverwrite);
+  CopyRows(ctx, {b.value(), Tb - from_b}, {y, from_a}, from_b, Grad::kOverwrite);
+  return ctx.Result(
+      y, {a, b},
+      [from_a, from_b, Ta, Tb, C, da = a.grad(), db = b.grad()](Context& ctx, const Tensor& dy) {
+        const auto spread = [&](const GradRef& ref, int64_t begin, int64_t kept, int64_t all) {
+          const GradSlot slot = ctx.GradOf(ref);
+          if (!slot.wanted()) return;
+          CopyRows(ctx, {dy, begin}, {slot.tensor, all - kept}, kept, slot.mode);
+          if (slot.mode == Grad::kAccumulate || kept == all) return;
+          CopyRows(ctx, {ctx.Zeros({C}, slot.tensor.dtype()), 0}, {slot.tensor, 0}, all - kept,
+                   slot.mode);
+        };
+        spread(da, 0, from_a, Ta);
+        spread(db, from_a, from_b, Tb);
+      });
+}
+
+}  // namespace tessera
