@@ -1,3 +1,4 @@
+#include "kernels/grouped_matmul.h"
 #include "kernels/matmul.h"
 #include "ops/ops.h"
 
@@ -25,6 +26,21 @@ void ColumnSum(Context& ctx, const Tensor& x, const GradSlot& y) {
                              .mode = y.mode,
                              .rows = x.rows(),
                              .C = x.dim(-1)});
+  };
+  x.dtype() == DType::kF32 ? run(x.data<float>()) : run(x.data<bf16>());
+}
+
+void GroupedColumnSum(Context& ctx, const Tensor& x, const Tensor& offsets, const GradSlot& y) {
+  const auto run = [&](auto* data) {
+    using T = std::remove_pointer_t<decltype(data)>;
+    ctx.Run(GroupedColumnSumArgs<T>{.x = data,
+                                    .x_stride = x.stride(),
+                                    .y = y.data<float>(),
+                                    .mode = y.mode,
+                                    .offsets = offsets.data<int32_t>(),
+                                    .rows = x.rows(),
+                                    .E = offsets.elements() - 1,
+                                    .C = x.dim(-1)});
   };
   x.dtype() == DType::kF32 ? run(x.data<float>()) : run(x.data<bf16>());
 }
@@ -69,6 +85,58 @@ Var Linear(Context& ctx, const Var& x, const Var& weight, const Var& bias) {
                          .K = M,
                          .precision = precision});
     if (const GradSlot db = ctx.GradOf(bias); db.wanted()) ColumnSum(ctx, dy, db);
+  });
+}
+
+Var GroupedLinear(Context& ctx, const Var& x, const Var& weight, const Tensor& offsets,
+                  const Var& bias) {
+  const int64_t rows = x.rows(), E = weight.dim(0), N = weight.dim(1), K = weight.dim(2);
+  TESSERA_CHECK(x.dim(-1) == K, "weights of %s for an input of %s",
+                weight.shape().ToString().c_str(), x.shape().ToString().c_str());
+  TESSERA_CHECK(offsets.elements() == E + 1, "%ld offsets for %ld experts", offsets.elements(), E);
+  TESSERA_CHECK(!bias.defined() || bias.value().elements() == E * N,
+                "biases of %s for weights of %s", bias.shape().ToString().c_str(),
+                weight.shape().ToString().c_str());
+  Shape shape = x.shape();
+  shape.Set(-1, N);
+  const Precision precision = PrecisionOf(x.dtype());
+  Tensor y = ctx.New(shape, x.dtype());
+  ctx.Run(GroupedMatmulArgs{.a = FactorOf(x.value()),
+                            .b = FactorOf(weight.value(), Order::kTransposed),
+                            .b_group_stride = N * K,
+                            .c = ProductOf(y),
+                            .bias = bias.defined() ? bias.data<float>() : nullptr,
+                            .offsets = offsets.data<int32_t>(),
+                            .rows = rows,
+                            .E = E,
+                            .N = N,
+                            .K = K,
+                            .precision = precision});
+  const Tensor kept = weight.grad() != nullptr ? x.value() : Tensor();
+  return ctx.Result(y, {x, weight, bias}, [=, to_x = x.grad()](Context& ctx, const Tensor& dy) {
+    if (const GradSlot dx = ctx.GradOf(to_x); dx.wanted())
+      ctx.Run(GroupedMatmulArgs{.a = FactorOf(dy),
+                                .b = FactorOf(weight.value()),
+                                .b_group_stride = N * K,
+                                .c = ProductOf(dx.tensor, dx.mode),
+                                .offsets = offsets.data<int32_t>(),
+                                .rows = rows,
+                                .E = E,
+                                .N = K,
+                                .K = N,
+                                .precision = precision});
+    if (const GradSlot dw = ctx.GradOf(weight); dw.wanted())
+      ctx.Run(GroupedWeightGradArgs{.dy = FactorOf(dy),
+                                    .x = FactorOf(kept),
+                                    .dw = ProductOf(dw.tensor, dw.mode),
+                                    .dw_group_stride = N * K,
+                                    .offsets = offsets.data<int32_t>(),
+                                    .rows = rows,
+                                    .E = E,
+                                    .N = N,
+                                    .K = K,
+                                    .precision = precision});
+    if (const GradSlot db = ctx.GradOf(bias); db.wanted()) GroupedColumnSum(ctx, dy, offsets, db);
   });
 }
 

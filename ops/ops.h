@@ -22,6 +22,11 @@ std::vector<Var> Split(Context& ctx, const Var& x, std::span<const int64_t> widt
 // --- Products (ops/linear.cc) ---
 // x W^T + bias: x [...,K], weight [N,K], bias [N] or undefined.
 Var Linear(Context& ctx, const Var& x, const Var& weight, const Var& bias = Var());
+// Rows [offsets[e], offsets[e+1]) of x through expert e: x [rows,K] sorted by expert, weight
+// [E,N,K], offsets int32 [E+1], bias [E,N] or undefined. Rows from offsets[E] on are left
+// undefined, in y and in the gradient of x.
+Var GroupedLinear(Context& ctx, const Var& x, const Var& weight, const Tensor& offsets,
+                  const Var& bias = Var());
 
 // --- Pointwise (ops/pointwise.cc) ---
 

@@ -20,17 +20,20 @@ void DotBlock(const MatmulArgs& args, int64_t j0, int64_t n);
 // Whether DotBlock serves a product and is the faster.
 bool PrefersDots(const MatmulArgs& args);
 
-// A size of blocks for PackedBlock: small enough to keep the threads of a big machine busy, large
-// enough that packing costs little; by the shape alone.
-struct BlockSize {
-  int64_t rows, columns;
-};
-BlockSize ChooseBlocks(int64_t M, int64_t N, int64_t K);
+// A product cut into blocks, by its shape alone: how many, and one of them. `products` is how many
+// products run side by side.
+int64_t BlockCount(const MatmulArgs& args, int64_t products);
+void RunBlock(const MatmulArgs& args, int64_t products, int64_t block);
 
 // Writes sums[rows, columns] (ld elements between rows) to rows i.. and columns j.. of the product:
 // scaled, with bias, added if it accumulates.
 void Finish(const MatmulArgs& args, const float* sums, int64_t ld, int64_t i, int64_t rows,
             int64_t j, int64_t columns);
+
+// y[j] = or += sum of x[i,j] over i: in four running sums, so that rows need not wait for one
+// another's adds.
+template <class T>
+void SumColumns(const T* x, int64_t stride, int64_t rows, int64_t columns, Grad mode, float* y);
 
 }  // namespace tessera::TESSERA_ISA
 

@@ -34,8 +34,46 @@ std::vector<OpCase> LinearCases() {
           LinearCase("tile_multiples", 1, 28, 32, 64, false)};
 }
 
+// The same by a loop over rows, each with its expert's weights.
+OpCase GroupedCase(const std::string& name, std::vector<double> offsets, int64_t K, int64_t N) {
+  const int64_t E = static_cast<int64_t>(offsets.size()) - 1;
+  const int64_t rows = static_cast<int64_t>(offsets.back());
+  OpCase c;
+  c.name = name;
+  c.inputs = {{.name = "x", .shape = {rows, K}},
+              {.name = "weight", .shape = {E, N, K}, .kind = Kind::kFloat},
+              {.name = "bias", .shape = {E, N}, .kind = Kind::kFloat},
+              {.name = "offsets", .shape = {E + 1}, .kind = Kind::kInt}};
+  c.inputs[3].value = TheseValues(offsets);
+  c.run = [](Context& ctx, const std::vector<Var>& in) {
+    return std::vector<Var>{GroupedLinear(ctx, in[0], in[1], in[3].value(), in[2])};
+  };
+  c.SetReference([=](const auto& in) {
+    using R = ScalarOf<decltype(in)>;
+    Array<R> y({rows, N});
+    int64_t e = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      while (r >= static_cast<int64_t>(offsets[static_cast<size_t>(e) + 1])) ++e;
+      for (int64_t j = 0; j < N; ++j) {
+        R s = in[2][e * N + j];
+        for (int64_t k = 0; k < K; ++k) s = s + in[0][r * K + k] * in[1][(e * N + j) * K + k];
+        y[r * N + j] = s;
+      }
+    }
+    return std::vector<Array<R>>{y};
+  });
+  return c;
+}
+
+std::vector<OpCase> GroupedCases() {
+  return {GroupedCase("one", {0, 1}, 1, 1),
+          GroupedCase("idle_experts", {0, 0, 3, 3, 24, 25, 25}, 13, 35),
+          GroupedCase("one_takes_all", {0, 0, 61}, 17, 9)};
+}
+
 }  // namespace
 
+TESSERA_OP_CASES(GroupedLinear, GroupedCases());
 TESSERA_OP_CASES(Linear, LinearCases());
 
 }  // namespace tessera::testing

@@ -179,24 +179,4 @@ void PackedBlock(const MatmulArgs& args, int64_t i0, int64_t m, int64_t j0, int6
   Block<false>(args, i0, m, j0, n);
 }
 
-BlockSize ChooseBlocks(int64_t M, int64_t N, int64_t K) {
-  // Below this many multiply-adds, waking threads costs more than they bring.
-  constexpr int64_t kWorthThreads = 1 << 18;
-  constexpr int64_t kBlocks = 8;
-  BlockSize size{1008, 512};
-  if (M * N * K < kWorthThreads) return {M, N};
-  const auto blocks = [&] { return Pieces(M, size.rows) * Pieces(N, size.columns); };
-  while (blocks() < kBlocks) {
-    const int64_t rows = Min(size.rows, M), columns = Min(size.columns, N);
-    if (rows >= columns && rows > 2 * kRows) {
-      size.rows = Pieces(Pieces(rows, 2), kRows) * kRows;
-    } else if (columns > kCols) {
-      size.columns = Pieces(Pieces(columns, 2), kCols) * kCols;
-    } else {
-      break;
-    }
-  }
-  return size;
-}
-
 }  // namespace tessera::TESSERA_ISA

@@ -99,12 +99,17 @@ void DotBlock(const MatmulArgs& args, int64_t j0, int64_t n) {
     auto* copy = static_cast<float*>(ThreadScratch(args.M * lda * 4 + 64, 0));
     for (int64_t i = 0; i < args.M; ++i) {
       const int64_t offset = (args.a.rows ? args.a.rows[i] : i) * args.a.stride;
-      ForLanes(args.K, [&](int64_t k, int n) {
-        const Vec v = args.a.dtype == DType::kF32
-                          ? Load(static_cast<const float*>(args.a.data) + offset + k, n)
-                          : Load(static_cast<const bf16*>(args.a.data) + offset + k, n);
-        Store(copy + i * lda + k, v, n);
-      });
+      const auto widen = [&](const auto* x) {
+        ForLanes(args.K, [&](int64_t k, int n) {
+          if (n == kLanes) return Store(copy + i * lda + k, Load(x + k));
+          Store(copy + i * lda + k, Load(x + k, n), n);
+        });
+      };
+      if (args.a.dtype == DType::kF32) {
+        widen(static_cast<const float*>(args.a.data) + offset);
+      } else {
+        widen(static_cast<const bf16*>(args.a.data) + offset);
+      }
     }
     a = copy;
   }
