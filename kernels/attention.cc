@@ -107,59 +107,92 @@ void StoreOutput(const AttentionArgs<T>& a, const Columns& columns, const Runnin
   }
 }
 
+// One tile of columns on its way through the keys.
+struct QueryTile {
+  Columns columns;
+  float *q, *o;  // [K, columns] times QueryFactor; [columns, V]
+  Running running;
+
+  template <class T>
+  void Start(const AttentionArgs<T>& a, float* rows) {
+    LoadColumns(columns, a.q, a.q_stride, a.T, a.K, QueryFactor(a), rows, Stride(a.K), q);
+    for (int64_t c = 0; c < columns.padded; c += kLanes) {
+      Store(running.max + c, Splat(kNever));
+      Store(running.sum + c, Splat(0));
+    }
+    for (int64_t i = 0; i < columns.n * Stride(a.V); i += kLanes) Store(o + i, Splat(0));
+  }
+
+  // Takes in the keys [begin, end), which k and v hold. s is scratch for their scores.
+  void Take(int64_t K, int64_t V, float soft_cap, const float* k, const float* v, int64_t begin,
+            int64_t end, float* s) {
+    const int64_t ldk = Stride(K), ldv = Stride(V);
+    ForVisible(columns, begin, end,
+               [&](int64_t j0, int64_t j1, int64_t c0, int64_t c1, bool masked) {
+                 TileProduct(j1 - j0, c1 - c0, K, k + (j0 - begin) * ldk, ldk, 1, q + c0,
+                             kTileStride, s + c0, kTileStride, Grad::kOverwrite);
+                 if (masked) {
+                   Softmax<true>(s, j1 - j0, j0, c0, c1, soft_cap, columns, running);
+                 } else {
+                   Softmax<false>(s, j1 - j0, j0, c0, c1, soft_cap, columns, running);
+                 }
+                 Rescale(running, c0, c1, columns.n, V, o, ldv);
+                 TileProduct(Smaller(c1, columns.n) - c0, V, j1 - j0, s + c0, 1, kTileStride,
+                             v + (j0 - begin) * ldv, ldv, o + c0 * ldv, ldv, Grad::kAccumulate);
+               });
+  }
+};
+
+// Neighbouring tiles go together, so that a tile of keys is fetched once for all of them.
+constexpr int64_t kTiles = 4;
+
+// The columns [begin, end) of one key head, at most kTiles tiles.
 template <class T>
-void AttentionTile(const AttentionArgs<T>& a, const Columns& columns) {
-  const int64_t ldk = Stride(a.K), ldv = Stride(a.V);
-  Scratch scratch(kColumns * (ldk + ldv) + a.K * kTileStride + kKeys * (ldk + ldv + kTileStride));
-  float* q = scratch.Take(kColumns * ldk);
-  float* o = scratch.Take(kColumns * ldv);
-  float* q_transposed = scratch.Take(a.K * kTileStride);
+void AttentionTiles(const AttentionArgs<T>& a, int64_t b, int64_t head, int64_t begin,
+                    int64_t end) {
+  const int64_t ldk = Stride(a.K), ldv = Stride(a.V), o_floats = kColumns * ldv;
+  const int64_t count = (end - begin + kColumns - 1) / kColumns;
+  Scratch scratch(kColumns * ldk + kKeys * (ldk + ldv + kTileStride) +
+                  count * (a.K * kTileStride + o_floats));
+  float* rows = scratch.Take(kColumns * ldk);
   float* k = scratch.Take(kKeys * ldk);
   float* v = scratch.Take(kKeys * ldv);
   float* s = scratch.Take(kKeys * kTileStride);
-
-  LoadColumns(columns, a.q, a.q_stride, a.T, a.K, q, ldk);
-  TransposedColumns(columns, q, ldk, a.K, QueryFactor(a), q_transposed);
-  Running running;
-  for (int64_t c = 0; c < columns.padded; c += kLanes) {
-    Store(running.max + c, Splat(kNever));
-    Store(running.sum + c, Splat(0));
+  QueryTile tiles[kTiles];
+  int64_t first_key = a.L + a.T, last_key = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t from = begin + i * kColumns;
+    tiles[i].columns = Columns(a, b, head, from, Smaller(from + kColumns, end));
+    tiles[i].q = scratch.Take(a.K * kTileStride);
+    tiles[i].o = scratch.Take(o_floats);
+    tiles[i].Start(a, rows);
+    first_key = Smaller(first_key, tiles[i].columns.first_key);
+    last_key = Larger(last_key, tiles[i].columns.last_key);
   }
-  for (int64_t i = 0; i < columns.n * ldv; i += kLanes) Store(o + i, Splat(0));
-
-  const KeyRows<const T> keys = KeysOf(a, columns.b, columns.head);
-  const KeyRows<const T> values = ValuesOf(a, columns.b, columns.head);
-  for (int64_t j0 = columns.first_key; j0 <= columns.last_key; j0 += kKeys) {
-    const int64_t j1 = Smaller(j0 + kKeys, columns.last_key + 1);
-    int64_t c0, c1;
-    columns.Seeing(j0, j1, &c0, &c1);
-    if (c0 == c1) continue;
+  const KeyRows<const T> keys = KeysOf(a, b, head), values = ValuesOf(a, b, head);
+  for (int64_t j0 = first_key; j0 <= last_key; j0 += kKeys) {
+    const int64_t j1 = Smaller(j0 + kKeys, last_key + 1);
     LoadKeys(keys, j0, j1, a.K, k, ldk);
     LoadKeys(values, j0, j1, a.V, v, ldv);
-    TileProduct(j1 - j0, c1 - c0, a.K, k, ldk, 1, q_transposed + c0, kTileStride, s + c0,
-                kTileStride, Grad::kOverwrite);
-    if (columns.SeeAll(j0, j1, c0, c1)) {
-      Softmax<false>(s, j1 - j0, j0, c0, c1, a.soft_cap, columns, running);
-    } else {
-      Softmax<true>(s, j1 - j0, j0, c0, c1, a.soft_cap, columns, running);
-    }
-    Rescale(running, c0, c1, columns.n, a.V, o, ldv);
-    TileProduct(Smaller(c1, columns.n) - c0, a.V, j1 - j0, s + c0, 1, kTileStride, v, ldv,
-                o + c0 * ldv, ldv, Grad::kAccumulate);
+    for (int64_t i = 0; i < count; ++i) tiles[i].Take(a.K, a.V, a.soft_cap, k, v, j0, j1, s);
   }
-  StoreOutput(a, columns, running, o, ldv);
+  for (int64_t i = 0; i < count; ++i) {
+    StoreOutput(a, tiles[i].columns, tiles[i].running, tiles[i].o, ldv);
+  }
 }
 
 template <class T>
 void Attention(const AttentionArgs<T>& a) {
   if (a.decode()) return AttentionDecode(a);
-  const int64_t columns = a.T * (a.H / a.Hkv), tiles = (columns + kColumns - 1) / kColumns;
-  const int64_t heads = a.B * a.Hkv;
-  // Late tiles see the most keys: they go first, so that no thread is left with a long one.
-  ParallelFor(heads * tiles, [&](int64_t chunk) {
-    const int64_t begin = (tiles - 1 - chunk / heads) * kColumns, head = chunk % heads;
-    AttentionTile(
-        a, Columns(a, head / a.Hkv, head % a.Hkv, begin, Smaller(begin + kColumns, columns)));
+  const int64_t columns = a.T * (a.H / a.Hkv), heads = a.B * a.Hkv;
+  const int64_t tiles = (columns + kColumns - 1) / kColumns;
+  // Fewer tiles a chunk where there are few in all: enough chunks for many threads come first.
+  const int64_t width = kColumns * Larger(1, Smaller(kTiles, heads * tiles / 64));
+  const int64_t chunks = (columns + width - 1) / width;
+  // Late chunks see the most keys: they go first, so that no thread is left with a long one.
+  ParallelFor(heads * chunks, [&](int64_t chunk) {
+    const int64_t begin = (chunks - 1 - chunk / heads) * width, head = chunk % heads;
+    AttentionTiles(a, head / a.Hkv, head % a.Hkv, begin, Smaller(begin + width, columns));
   });
 }
 

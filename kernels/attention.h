@@ -95,7 +95,7 @@ struct AttentionGradArgs {
   float* workspace = nullptr;  // workspace_floats(), contents undefined
 
   // Queries and keys are paired in blocks; a gradient that gathers from several pairs does so in
-  // fp32: dq [B,T,H*K], dk [B,L+T,Hkv*K], dv [B,L+T,Hkv*V].
+  // fp32: dq [B,H,T,K], dk [B,Hkv,L+T,K], dv [B,Hkv,L+T,V].
   int64_t block() const { return forward.K + forward.V <= 256 ? 256 : 128; }
   int64_t dq_floats() const { return forward.B * forward.T * forward.H * forward.K; }
   int64_t key_rows() const { return forward.B * (forward.L + forward.T); }

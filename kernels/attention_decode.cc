@@ -73,9 +73,9 @@ void DecodePiece(const AttentionArgs<T>& a, const Columns& columns, int64_t begi
   for (int64_t i = 0; i < kColumns * ldk + kBatch * (ldk + ldv); i += kLanes) {
     Store(q + i, Splat(0));
   }
-  LoadColumns(columns, a.q, a.q_stride, a.T, a.K, q, ldk);
   for (int64_t c = 0; c < columns.n; ++c) {
-    for (int64_t i = 0; i < a.K; ++i) q[c * ldk + i] *= QueryFactor(a);
+    const int64_t row = columns.b * a.T + columns.t(c);
+    Widened(a.q + row * a.q_stride + columns.h(c) * a.K, a.K, QueryFactor(a), q + c * ldk);
     for (int64_t i = 0; i < a.V; ++i) pieces[c].sums[i] = 0;
     pieces[c].max() = kNever;
     pieces[c].weight() = 0;

@@ -80,13 +80,12 @@ struct PairScratch {
   }
 };
 
+// The queries come times QueryFactor.
 template <class T>
 void LoadQueryTile(const AttentionGradArgs<T>& a, const Columns& columns, PairScratch& s) {
   const AttentionArgs<T>& f = a.forward;
-  LoadColumns(columns, f.q, f.q_stride, f.T, f.K, s.q, s.ldk);
-  TransposedColumns(columns, s.q, s.ldk, f.K, QueryFactor(f), s.q_transposed);
-  LoadColumns(columns, a.dout, a.dout_stride, f.T, f.V, s.dout, s.ldv);
-  TransposedColumns(columns, s.dout, s.ldv, f.V, 1, s.dout_transposed);
+  LoadColumns(columns, f.q, f.q_stride, f.T, f.K, QueryFactor(f), s.q, s.ldk, s.q_transposed);
+  LoadColumns(columns, a.dout, a.dout_stride, f.T, f.V, 1, s.dout, s.ldv, s.dout_transposed);
   for (int64_t c = 0; c < columns.padded; ++c) {
     if (c >= columns.n) {
       s.lse[c] = s.delta[c] = 0;
@@ -127,30 +126,30 @@ inline void WeightsAndScores(const PairScratch& s, int64_t keys, int64_t j0, int
   }
 }
 
+// The keys [begin, end) of the block that starts at `block`.
 template <class T>
-void GradTile(const AttentionGradArgs<T>& a, const Columns& columns, int64_t begin, int64_t j0,
-              int64_t j1, const PairScratch& s) {
-  int64_t c0, c1;
-  columns.Seeing(j0, j1, &c0, &c1);
-  if (c0 == c1) return;
-  const AttentionArgs<T>& f = a.forward;
-  const int64_t n = j1 - j0, row = j0 - begin, width = c1 - c0;
-  const int64_t real = Smaller(c1, columns.n) - c0;
-  TileProduct(n, width, f.K, s.k + row * s.ldk, s.ldk, 1, s.q_transposed + c0, kTileStride,
-              s.p + c0, kTileStride, Grad::kOverwrite);
-  TileProduct(n, width, f.V, s.v + row * s.ldv, s.ldv, 1, s.dout_transposed + c0, kTileStride,
-              s.ds + c0, kTileStride, Grad::kOverwrite);
-  const bool masked = !columns.SeeAll(j0, j1, c0, c1);
-  const auto weights =
-      f.soft_cap > 0 ? (masked ? WeightsAndScores<true, true> : WeightsAndScores<true, false>)
-                     : (masked ? WeightsAndScores<false, true> : WeightsAndScores<false, false>);
-  weights(s, n, j0, c0, c1, f.soft_cap * kLog2E, columns);
-  TileProduct(n, f.V, real, s.p + c0, kTileStride, 1, s.dout + c0 * s.ldv, s.ldv,
-              s.dv + row * s.ldv, s.ldv, Grad::kAccumulate);
-  TileProduct(n, f.K, real, s.ds + c0, kTileStride, 1, s.q + c0 * s.ldk, s.ldk, s.dk + row * s.ldk,
-              s.ldk, Grad::kAccumulate);
-  TileProduct(real, f.K, n, s.ds + c0, 1, kTileStride, s.k + row * s.ldk, s.ldk, s.dq + c0 * s.ldk,
-              s.ldk, Grad::kAccumulate);
+void GradTile(const AttentionArgs<T>& f, const Columns& columns, int64_t block, int64_t begin,
+              int64_t end, const PairScratch& s) {
+  ForVisible(columns, begin, end, [&](int64_t j0, int64_t j1, int64_t c0, int64_t c1, bool masked) {
+    const int64_t n = j1 - j0, row = j0 - block, real = Smaller(c1, columns.n) - c0;
+    float *p = s.p + c0, *ds = s.ds + c0;
+    const float *k = s.k + row * s.ldk, *v = s.v + row * s.ldv;
+    TileProduct(n, c1 - c0, f.K, k, s.ldk, 1, s.q_transposed + c0, kTileStride, p, kTileStride,
+                Grad::kOverwrite);
+    TileProduct(n, c1 - c0, f.V, v, s.ldv, 1, s.dout_transposed + c0, kTileStride, ds, kTileStride,
+                Grad::kOverwrite);
+    const bool capped = f.soft_cap > 0;
+    const auto weights =
+        capped ? (masked ? WeightsAndScores<true, true> : WeightsAndScores<true, false>)
+               : (masked ? WeightsAndScores<false, true> : WeightsAndScores<false, false>);
+    weights(s, n, j0, c0, c1, f.soft_cap * kLog2E, columns);
+    TileProduct(n, f.V, real, p, kTileStride, 1, s.dout + c0 * s.ldv, s.ldv, s.dv + row * s.ldv,
+                s.ldv, Grad::kAccumulate);
+    TileProduct(n, f.K, real, ds, kTileStride, 1, s.q + c0 * s.ldk, s.ldk, s.dk + row * s.ldk,
+                s.ldk, Grad::kAccumulate);
+    TileProduct(real, f.K, n, ds, 1, kTileStride, k, s.ldk, s.dq + c0 * s.ldk, s.ldk,
+                Grad::kAccumulate);
+  });
 }
 
 template <class T>
@@ -161,9 +160,10 @@ void ContributeKeys(const AttentionGradArgs<T>& a, int64_t b, int64_t head, int6
   const KeyRows<T> dv = RowsOf(f, a.dpast_v, a.dpast_v_stride, a.dv, a.dv_stride, f.V, b, head);
   float* dk_sum = a.workspace + a.dq_floats();
   float* dv_sum = dk_sum + a.dk_floats();
+  const float factor = f.scale / QueryFactor(f);  // the queries came scaled
   for (int64_t j = begin; j < end; ++j) {
-    const int64_t row = (b * (f.L + f.T) + j) * f.Hkv + head;
-    Contribute(s.dk + (j - begin) * s.ldk, f.scale, f.K, turn, dk_sum + row * f.K, dk.Row(j),
+    const int64_t row = (b * f.Hkv + head) * (f.L + f.T) + j;
+    Contribute(s.dk + (j - begin) * s.ldk, factor, f.K, turn, dk_sum + row * f.K, dk.Row(j),
                j < f.L ? a.dpast_k_mode : a.dk_mode);
     Contribute(s.dv + (j - begin) * s.ldv, 1, f.V, turn, dv_sum + row * f.V, dv.Row(j),
                j < f.L ? a.dpast_v_mode : a.dv_mode);
@@ -175,8 +175,9 @@ void ContributeQueries(const AttentionGradArgs<T>& a, const Columns& columns, Tu
                        const PairScratch& s) {
   const AttentionArgs<T>& f = a.forward;
   for (int64_t c = 0; c < columns.n; ++c) {
-    const int64_t row = columns.b * f.T + columns.t(c), h = columns.h(c);
-    Contribute(s.dq + c * s.ldk, f.scale, f.K, turn, a.workspace + (row * f.H + h) * f.K,
+    const int64_t t = columns.t(c), h = columns.h(c), row = columns.b * f.T + t;
+    Contribute(s.dq + c * s.ldk, f.scale, f.K, turn,
+               a.workspace + ((columns.b * f.H + h) * f.T + t) * f.K,
                a.dq == nullptr ? nullptr : a.dq + row * a.dq_stride + h * f.K, a.dq_mode);
   }
 }
@@ -198,7 +199,7 @@ void GradPair(const Blocks<T>& blocks, int64_t b, int64_t head, int64_t c, int64
     const Columns columns(f, b, head, first, Smaller(first + kColumns, last_column));
     LoadQueryTile(a, columns, s);
     for (int64_t j0 = begin; j0 < end; j0 += kKeys) {
-      GradTile(a, columns, begin, j0, Smaller(j0 + kKeys, end), s);
+      GradTile(f, columns, begin, j0, Smaller(j0 + kKeys, end), s);
     }
     ContributeQueries(a, columns, blocks.QueryTurn(c, i), s);
   }

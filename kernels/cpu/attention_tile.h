@@ -18,6 +18,7 @@ namespace tessera::TESSERA_ISA {
 namespace {
 
 constexpr int64_t kColumns = 64, kKeys = 64;
+constexpr int64_t kEdgeKeys = 16;  // keys at once where a mask cuts through the tile
 // A stride that is no power of two, so that the rows of a tile spread over the sets of the cache.
 constexpr int64_t kTileStride = kColumns + 16;
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
@@ -82,19 +83,16 @@ KeyRows<const T> ValuesOf(const AttentionArgs<T>& a, int64_t b, int64_t head) {
 }
 
 template <class T>
-void Widened(const T* x, int64_t width, float* y) {
-  ForLanes(width, [&](int64_t i, int n) {
-    if (n == kLanes)
-      Store(y + i, Load(x + i));
-    else
-      Store(y + i, Load(x + i, n), n);
-  });
+void Widened(const T* x, int64_t width, float factor, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) Store(y + i, Load(x + i) * factor);
+  if (i < width) Store(y + i, Load(x + i, width - i) * factor, width - i);
 }
 
 template <class T>
 void LoadKeys(const KeyRows<const T>& rows, int64_t begin, int64_t end, int64_t width, float* y,
               int64_t ldy) {
-  for (int64_t j = begin; j < end; ++j) Widened(rows.Row(j), width, y + (j - begin) * ldy);
+  for (int64_t j = begin; j < end; ++j) Widened(rows.Row(j), width, 1, y + (j - begin) * ldy);
 }
 
 // A run of columns [begin, begin + n) of one (batch row, key head), and which keys each may see.
@@ -106,6 +104,7 @@ struct Columns {
   int64_t t(int64_t c) const { return (begin + c) / G; }
   int64_t h(int64_t c) const { return head * G + (begin + c) % G; }
 
+  Columns() = default;
   template <class T>
   Columns(const AttentionArgs<T>& a, int64_t b_, int64_t head_, int64_t begin_, int64_t end)
       : b(b_),
@@ -129,7 +128,7 @@ struct Columns {
     }
   }
 
-  // Narrows [*c0, *c1) to whole vectors around the columns that see any key of [begin, end).
+  // Sets [*c0, *c1) to whole vectors around the columns that see any key of [j0, j1).
   void Seeing(int64_t j0, int64_t j1, int64_t* c0, int64_t* c1) const {
     int64_t from = 0, to = n;
     while (from < to && (high[from] < j0 || low[from] >= j1)) ++from;
@@ -144,16 +143,37 @@ struct Columns {
   }
 };
 
-// Rows of the columns (queries, outputs or their gradients, H*width wide) as a tile [n, width].
+// factor x: rows of the columns (queries, outputs or their gradients, H*width wide) as a tile
+// [padded, width], and transposed [width, padded]; padding columns are 0.
 template <class T>
 void LoadColumns(const Columns& columns, const T* x, int64_t stride, int64_t T_, int64_t width,
-                 float* y, int64_t ldy) {
+                 float factor, float* y, int64_t ldy, float* y_transposed) {
   for (int64_t c = 0; c < columns.n; ++c) {
-    Widened(x + (columns.b * T_ + columns.t(c)) * stride + columns.h(c) * width, width,
+    Widened(x + (columns.b * T_ + columns.t(c)) * stride + columns.h(c) * width, width, factor,
             y + c * ldy);
   }
   for (int64_t c = columns.n; c < columns.padded; ++c) {
     for (int64_t i = 0; i < width; ++i) y[c * ldy + i] = 0;
+  }
+  Transpose(columns.padded, width, y, ldy, y_transposed, kTileStride);
+}
+
+// body(j0, j1, c0, c1, masked) over the keys [begin, end) in pieces, each with the columns that see
+// any of it: whole tiles where all of these see all of it, thin ones elsewhere, so that little is
+// computed to be masked.
+template <class Body>
+inline void ForVisible(const Columns& columns, int64_t begin, int64_t end, Body&& body) {
+  for (int64_t j0 = begin; j0 < end;) {
+    int64_t j1 = Smaller(j0 + kKeys, end), c0, c1;
+    columns.Seeing(j0, j1, &c0, &c1);
+    bool masked = c0 < c1 && !columns.SeeAll(j0, j1, c0, c1);
+    if (masked) {
+      j1 = Smaller(j0 + kEdgeKeys, end);
+      columns.Seeing(j0, j1, &c0, &c1);
+      masked = !columns.SeeAll(j0, j1, c0, c1);
+    }
+    if (c0 < c1) body(j0, j1, c0, c1, masked);
+    j0 = j1;
   }
 }
 
@@ -177,17 +197,6 @@ class Scratch {
 template <class T>
 float QueryFactor(const AttentionArgs<T>& a) {
   return a.soft_cap > 0 ? a.scale / a.soft_cap : a.scale * kLog2E;
-}
-
-// y[width, columns] = factor x[columns, width]^T, padding columns 0.
-inline void TransposedColumns(const Columns& columns, const float* x, int64_t ldx, int64_t width,
-                              float factor, float* y) {
-  Transpose(columns.padded, width, x, ldx, y, kTileStride);
-  for (int64_t i = 0; i < width; ++i) {
-    for (int64_t c = 0; c < columns.padded; c += kLanes) {
-      Store(y + i * kTileStride + c, Load(y + i * kTileStride + c) * factor);
-    }
-  }
 }
 
 // The score where the columns from c on see key j, else minus infinity.
