@@ -54,6 +54,9 @@ Var Rope(Context& ctx, const Var& x, int64_t heads, const RopeRotation& rotation
 // The last `keep` rows of a and then b along time: [B,Ta,C], [B,Tb,C] -> [B,min(Ta + Tb, keep),C].
 // a may be undefined. How a cache of keys goes on in training.
 Var LastRows(Context& ctx, const Var& a, const Var& b, int64_t keep);
+// Writes x [B,T,C] into a ring [B,capacity,C] in place: row t to slot (first + t) mod capacity, the
+// last `capacity` rows where T is more. How a cache goes on in generation; no gradient.
+void WriteRows(Context& ctx, const Tensor& cache, int64_t first, const Tensor& x);
 
 // --- Scans (ops/causal_conv.cc, ops/ssd_scan.cc, ops/gla_scan.cc) ---
 

@@ -220,6 +220,21 @@ std::vector<OpCase> LastRowsCases() {
   return cases;
 }
 
+// Rows 0..T-1 into a ring, told by row number.
+TEST(WriteRows, WrapsAndKeepsTheLast) {
+  Arena arena(Arena::Backing::kPoisoned, 1 << 20);
+  Context ctx(Device::kCpu, &arena);
+  const auto ring = [&](int64_t capacity, int64_t first, int64_t T) {
+    Tensor cache = ctx.Zeros({2, capacity, 1}, DType::kF32), x = ctx.New({2, T, 1}, DType::kF32);
+    for (int64_t i = 0; i < 2 * T; ++i) x.data<float>()[i] = static_cast<float>(i + 1);
+    WriteRows(ctx, cache, first, x);
+    return std::vector<float>(cache.data<float>(), cache.data<float>() + 2 * capacity);
+  };
+  EXPECT_EQ(ring(4, 1, 2), (std::vector<float>{0, 1, 2, 0, 0, 3, 4, 0}));
+  EXPECT_EQ(ring(4, 7, 2), (std::vector<float>{2, 0, 0, 1, 4, 0, 0, 3}));
+  EXPECT_EQ(ring(3, 0, 5), (std::vector<float>{4, 5, 3, 9, 10, 8}));
+}
+
 }  // namespace
 
 TESSERA_OP_CASES(Attention, AttentionCases());
