@@ -1,0 +1,51 @@
+#include "arch/parameters.h"
+
+#include "core/parallel.h"
+
+namespace tessera {
+
+Init Constant(double value) {
+  return [=](const Rng&, int64_t) { return value; };
+}
+
+Init Normal(double deviation) {
+  return
+      [=](const Rng& rng, int64_t i) { return deviation * rng.Normal(static_cast<uint64_t>(i)); };
+}
+
+Init Uniform(double low, double high) {
+  return [=](const Rng& rng, int64_t i) {
+    return low + (high - low) * rng.Uniform(static_cast<uint64_t>(i));
+  };
+}
+
+Var ParameterSet::Add(const std::string& name, const Shape& shape, Init init, Decay decay) {
+  for (const Parameter& p : all_)
+    TESSERA_CHECK(p.name != name, "two parameters are called %s", name.c_str());
+  Var var = Leaf(Tensor(arena_, shape, DType::kF32));
+  if (with_gradients_) var.grad()->grad = Tensor(arena_, shape, DType::kF32);
+  all_.push_back({name, var, decay, std::move(init)});
+  return var;
+}
+
+int64_t ParameterSet::elements() const {
+  int64_t n = 0;
+  for (const Parameter& p : all_) n += p.var.shape().elements();
+  return n;
+}
+
+void ParameterSet::Initialise(uint64_t seed) {
+  for (const Parameter& p : all_) {
+    float* const value = p.var.data<float>();
+    const Rng rng(seed, p.name);
+    ParallelRanges(p.var.shape().elements(), 16384, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) value[i] = static_cast<float>(p.init(rng, i));
+    });
+  }
+}
+
+void ParameterSet::ForgetGradients() {
+  for (const Parameter& p : all_) p.var.grad()->started = false;
+}
+
+}  // namespace tessera
