@@ -12,6 +12,8 @@ namespace tessera::TESSERA_ISA {
 // Rows [i0, i0+m) and columns [j0, j0+n) of a product, through packed panels: both factors are
 // copied, block by block of K, into the order in which the register tile reads them, which is also
 // where rows are gathered, transposed, and rounded to bf16.
+// At most kMaxColumns columns.
+inline constexpr int64_t kMaxColumns = 1024;
 void PackedBlock(const MatmulArgs& args, int64_t i0, int64_t m, int64_t j0, int64_t n);
 
 // The same for few rows and b = {W, kTransposed}: dot products along K that read W once, where it

@@ -55,40 +55,83 @@ inline Vec LoadAcross(const T* p, [[maybe_unused]] const T* q, int n) {
 #endif
 }
 
-// Lines [line, line + lines) of a factor over [k0, k0 + k), `along` if lines are its stored rows.
-// Writes whole vectors in ascending order, so up to 15 elements past the panel are overwritten.
+// Some lines of a factor, packed. Whole vectors are written in ascending order, so up to kSlack
+// elements past the panel are overwritten.
+struct Panel {
+  int64_t line;  // the first
+  int lines, width;
+  float* out;
+};
+constexpr int kSlack = kLanes - 1;
+
+// Stored row r of a factor.
+template <class T>
+inline const T* RowOf(const Factor& f, int64_t r) {
+  return static_cast<const T*>(f.data) + (f.rows ? f.rows[r] : r) * f.stride;
+}
+
+// A panel whose lines are stored rows. A step takes a cache line of each row.
 template <bool kPairs, class T>
-void PackPanel(const Factor& f, bool along, int64_t line, int lines, int width, int64_t k0,
-               int64_t k, float* out) {
-  const T* data = static_cast<const T*>(f.data);
-  const auto row = [&](int64_t r) { return data + (f.rows ? f.rows[r] : r) * f.stride; };
-  constexpr int kStep = kPair<kPairs>;
-  if (!along) {
-    for (int64_t p = 0; p < k; p += kStep, out += width) {
-      const T* a = row(k0 + p) + line;
-      const T* b = kPairs && p + 1 < k ? row(k0 + p + 1) + line : nullptr;
-      for (int i = 0; i < width; i += kLanes) {
-        const int n = lines - i < 0 ? 0 : (lines - i < kLanes ? lines - i : kLanes);
-        Store(out + i, n == 0 ? Vec{} : LoadAcross<kPairs>(a + i, b == nullptr ? b : b + i, n));
+void PackAlong(const Factor& f, const Panel& panel, int64_t k0, int64_t k) {
+  constexpr int kStep = kPair<kPairs>, kMaxLines = 2 * kLanes, kPerLine = 64 / sizeof(T);
+  constexpr int kTurns = kPerLine / (8 * kStep);  // of 8 packed elements a row
+  const T* rows[kMaxLines];
+  for (int i = 0; i < panel.lines; ++i) rows[i] = RowOf<T>(f, panel.line + i) + k0;
+  const int width = panel.width, groups = (width + 7) / 8;
+  float* out = panel.out;
+  for (int64_t p = 0; p < k; p += kPerLine, out += kTurns * 8 * width) {
+    __m256 r[kTurns][kMaxLines / 8][8];
+    for (int g = 0; g < groups; ++g) {
+      for (int i = 0; i < 8; ++i) {
+        const int line = g * 8 + i;
+        if (line < panel.lines) _mm_prefetch(rows[line] + p + 4 * kPerLine, _MM_HINT_T0);
+        for (int t = 0; t < kTurns; ++t) {
+          const int64_t at = p + t * 8 * kStep;
+          r[t][g][i] = line < panel.lines && at < k ? LoadAlong<kPairs>(rows[line] + at, k - at)
+                                                    : _mm256_setzero_ps();
+        }
       }
+      for (int t = 0; t < kTurns; ++t) Transpose8(r[t][g]);
     }
+    const int64_t left = (k - p + kStep - 1) / kStep;
+    const int steps = static_cast<int>(left < kTurns * 8 ? left : kTurns * 8);
+    for (int i = 0; i < steps; ++i)
+      for (int g = 0; g < groups; ++g)
+        _mm256_storeu_ps(out + i * width + g * 8, r[i / 8][g][i % 8]);
+  }
+}
+
+// Values [p, p + n) of a panel whose lines are stored columns.
+template <bool kPairs, class T>
+void PackAcross(const Factor& f, const Panel& panel, int64_t k0, int64_t k, int64_t p, int64_t n) {
+  constexpr int kStep = kPair<kPairs>;
+  const int lines = panel.lines, width = panel.width;
+  float* out = panel.out + p / kStep * width;
+  for (const int64_t end = p + n; p < end; p += kStep, out += width) {
+    const T* a = RowOf<T>(f, k0 + p) + panel.line;
+    const T* b = kPairs && p + 1 < k ? RowOf<T>(f, k0 + p + 1) + panel.line : nullptr;
+    for (int i = 0; i < width; i += kLanes) {
+      const int left = lines - i;
+      Store(out + i, left <= 0 ? Vec{}
+                               : LoadAcross<kPairs>(a + i, b == nullptr ? b : b + i,
+                                                    left < kLanes ? left : kLanes));
+    }
+  }
+}
+
+// All panels over [k0, k0 + k); `along` if lines are stored rows. Across them, a few stored rows
+// are read at a time, from end to end.
+template <bool kPairs, class T>
+void PackPanels(const Factor& f, bool along, const Panel* panels, int count, int64_t k0,
+                int64_t k) {
+  if (along) {
+    for (int i = 0; i < count; ++i) PackAlong<kPairs, T>(f, panels[i], k0, k);
     return;
   }
-  constexpr int kMaxLines = 4 * kLanes;
-  const T* rows[kMaxLines];
-  for (int i = 0; i < lines; ++i) rows[i] = row(line + i) + k0;
-  for (int64_t p = 0; p < k; p += 8 * kStep, out += 8 * width) {
-    __m256 r[kMaxLines / 8][8];
-    const int64_t elements = (k - p + kStep - 1) / kStep;
-    for (int g = 0; g * 8 < width; ++g) {
-      for (int i = 0; i < 8; ++i)
-        r[g][i] =
-            g * 8 + i < lines ? LoadAlong<kPairs>(rows[g * 8 + i] + p, k - p) : _mm256_setzero_ps();
-      Transpose8(r[g]);
-    }
-    for (int i = 0; i < (elements < 8 ? elements : 8); ++i)
-      for (int g = 0; g * 8 < width; ++g) _mm256_storeu_ps(out + i * width + g * 8, r[g][i]);
-  }
+  constexpr int64_t kRowsAtOnce = 16;
+  for (int64_t p = 0; p < k; p += kRowsAtOnce)
+    for (int i = 0; i < count; ++i)
+      PackAcross<kPairs, T>(f, panels[i], k0, k, p, k - p < kRowsAtOnce ? k - p : kRowsAtOnce);
 }
 
 }  // namespace

@@ -16,7 +16,8 @@ constexpr int kRows = kWide ? 14 : 6, kCols = 2 * kLanes;
 // A panel of b over a block of K is read again for every tile of rows: from L1 where the
 // tile is small, and from L2 where 28 multiply-adds hide that.
 constexpr int64_t kBlockK = kWide ? 512 : 384;
-constexpr int64_t kBlockM = kWide ? 6 * kRows : 12 * kRows;
+constexpr int kMaxTiles = kWide ? 6 : 12;  // of rows of a packed at a time
+constexpr int64_t kBlockM = kMaxTiles * kRows;
 
 inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t Pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -80,45 +81,40 @@ MicroFn MicroFor(int rows, int vectors) {
 }
 
 template <bool kPairs>
-void Pack(const Factor& f, bool along, int64_t line, int lines, int width, int64_t k0, int64_t k,
-          float* out) {
-  if (f.dtype == DType::kF32)
-    return PackPanel<kPairs, float>(f, along, line, lines, width, k0, k, out);
-  PackPanel<kPairs, bf16>(f, along, line, lines, width, k0, k, out);
+void Pack(const Factor& f, bool along, const Panel* panels, int count, int64_t k0, int64_t k) {
+  if (f.dtype == DType::kF32) return PackPanels<kPairs, float>(f, along, panels, count, k0, k);
+  PackPanels<kPairs, bf16>(f, along, panels, count, k0, k);
 }
 
 // Where the sums of a block go: straight into an fp32 product, or through Finish.
 struct Sums {
   const MatmulArgs& args;
-  bool direct;     // no scale, bias, scatter or rounding
-  float* partial;  // [m, ld] of the whole block, between blocks of K, where not direct
+  int64_t i0, j0;            // the block's first row and column
+  bool direct = true;        // no scale, bias, scatter or rounding
+  float* partial = nullptr;  // [rows, ld] of the block, between blocks of K, where not direct
   int64_t ld;
 };
 
-// One register tile, rows [i, i+rows) and columns [j, j+columns) of a block at (i0, j0).
-void Tile(const Sums& s, MicroFn micro, int64_t k, const float* a, const float* b, int64_t i0,
-          int64_t i, int rows, int64_t j0, int64_t j, int columns, int width, bool first,
+// One register tile, from a panel of each factor.
+void Tile(const Sums& s, MicroFn micro, int64_t k, const Panel& a, const Panel& b, bool first,
           bool last) {
   const Product& c = s.args.c;
-  if (s.direct && columns == width) {
-    micro(k, a, b, static_cast<float*>(c.data) + (i0 + i) * c.stride + j0 + j, c.stride,
+  const int64_t i = a.line, j = b.line;
+  if (s.direct && b.lines == b.width) {
+    micro(k, a.out, b.out, static_cast<float*>(c.data) + i * c.stride + j, c.stride,
           !first || c.mode == Grad::kAccumulate);
     return;
   }
-  alignas(64) float tile[kRows * kCols];
-  if (s.direct) {
-    micro(k, a, b, tile, width, false);
+  if (s.direct || (first && last)) {
+    alignas(64) float tile[kRows * kCols];
+    micro(k, a.out, b.out, tile, b.width, false);
     MatmulArgs args = s.args;
     if (!first) args.c.mode = Grad::kAccumulate;
-    return Finish(args, tile, width, i0 + i, rows, j0 + j, columns);
+    return Finish(args, tile, b.width, i, a.lines, j, b.lines);
   }
-  if (first && last) {
-    micro(k, a, b, tile, width, false);
-    return Finish(s.args, tile, width, i0 + i, rows, j0 + j, columns);
-  }
-  float* partial = s.partial + i * s.ld + j;
-  micro(k, a, b, partial, s.ld, !first);
-  if (last) Finish(s.args, partial, s.ld, i0 + i, rows, j0 + j, columns);
+  float* partial = s.partial + (i - s.i0) * s.ld + j - s.j0;
+  micro(k, a.out, b.out, partial, s.ld, !first);
+  if (last) Finish(s.args, partial, s.ld, i, a.lines, j, b.lines);
 }
 
 template <bool kPairs>
@@ -126,46 +122,45 @@ void Block(const MatmulArgs& args, int64_t i0, int64_t m, int64_t j0, int64_t n)
   constexpr int64_t kStep = kPair<kPairs>;
   const bool a_along = args.a.order == Order::kPlain;
   const bool b_along = args.b.order == Order::kTransposed;
-  const int64_t k_blocks = args.K == 0 ? 1 : Pieces(args.K, kBlockK * kStep);
-  const int64_t max_k = Pieces(Min(args.K, kBlockK * kStep), kStep);
-  const int64_t m_blocks = Pieces(m, kBlockM), panels = Pieces(n, kCols);
-  auto* packed_b = static_cast<float*>(
-      ThreadScratch((panels * kCols + Min(m, kBlockM)) * (max_k + 1) * 4 + 256, 0));
-  float* packed_a = packed_b + panels * kCols * max_k;
+  const int64_t elements = Pieces(args.K, kStep);  // of K, packed
+  const int64_t k_blocks = elements == 0 ? 1 : Pieces(elements, kBlockK);
+  const int64_t m_blocks = Pieces(m, kBlockM);
+  const int64_t b_size = Pieces(n, kCols) * kCols * Min(elements, kBlockK);
+  const int64_t a_size = Min(m, kBlockM) * Min(elements, kBlockK) + kMaxTiles * (kSlack + 1);
+  auto* packed_b = static_cast<float*>(ThreadScratch((b_size + a_size) * 4, 0));
   const Product& c = args.c;
-  const bool direct = c.dtype == DType::kF32 && args.bias == nullptr && args.row_scale == nullptr &&
-                      c.rows == nullptr;
-  Sums sums{args, direct, nullptr, panels * kCols};
-  if (!direct && k_blocks > 1)
+  Sums sums{.args = args, .i0 = i0, .j0 = j0, .ld = Pieces(n, kCols) * kCols};
+  sums.direct = c.dtype == DType::kF32 && args.bias == nullptr && args.row_scale == nullptr &&
+                c.rows == nullptr;
+  if (!sums.direct && k_blocks > 1)
     sums.partial = static_cast<float*>(ThreadScratch(m * sums.ld * 4, 1));
   for (int64_t kb = 0; kb < k_blocks; ++kb) {
-    // Blocks of K begin at whole elements.
-    const Piece block = PieceOf(Pieces(args.K, kStep), k_blocks, kb);
+    const Piece block = PieceOf(elements, k_blocks, kb);
     const int64_t k0 = block.begin * kStep, k = Min(block.size * kStep, args.K - k0);
-    const auto width_of = [&](int64_t j) { return n - j <= kLanes ? kLanes : kCols; };
+    Panel b[kMaxColumns / kCols], a[kMaxTiles];
+    int b_count = 0;
     for (int64_t j = 0; j < n; j += kCols)
-      Pack<kPairs>(args.b, b_along, j0 + j, static_cast<int>(Min(n - j, kCols)), width_of(j), k0, k,
-                   packed_b + j * block.size);
+      b[b_count++] = {.line = j0 + j,
+                      .lines = static_cast<int>(Min(n - j, kCols)),
+                      .width = n - j <= kLanes ? kLanes : kCols,
+                      .out = packed_b + j * block.size};
+    Pack<kPairs>(args.b, b_along, b, b_count, k0, k);
     for (int64_t mb = 0; mb < m_blocks; ++mb) {
       const Piece rows = PieceOf(m, m_blocks, mb);
-      const int64_t tiles = Pieces(rows.size, kRows);
-      for (int64_t t = 0; t < tiles; ++t) {
+      const int tiles = static_cast<int>(Pieces(rows.size, kRows));
+      for (int t = 0; t < tiles; ++t) {
         const Piece tile = PieceOf(rows.size, tiles, t);
         const int height = static_cast<int>(tile.size);
-        Pack<kPairs>(args.a, a_along, i0 + rows.begin + tile.begin, height, height, k0, k,
-                     packed_a + tile.begin * block.size);
+        a[t] = {.line = i0 + rows.begin + tile.begin,
+                .lines = height,
+                .width = height,
+                .out = packed_b + b_size + tile.begin * block.size + t * (kSlack + 1)};
       }
-      for (int64_t j = 0; j < n; j += kCols) {
-        const int width = width_of(j);
-        for (int64_t t = 0; t < tiles; ++t) {
-          const Piece tile = PieceOf(rows.size, tiles, t);
-          const int height = static_cast<int>(tile.size);
-          Tile(sums, MicroFor<kPairs>(height, width / kLanes), block.size,
-               packed_a + tile.begin * block.size, packed_b + j * block.size, i0,
-               rows.begin + tile.begin, height, j0, j, static_cast<int>(Min(n - j, kCols)), width,
+      Pack<kPairs>(args.a, a_along, a, tiles, k0, k);
+      for (int j = 0; j < b_count; ++j)
+        for (int t = 0; t < tiles; ++t)
+          Tile(sums, MicroFor<kPairs>(a[t].lines, b[j].width / kLanes), block.size, a[t], b[j],
                kb == 0, kb == k_blocks - 1);
-        }
-      }
     }
   }
 }

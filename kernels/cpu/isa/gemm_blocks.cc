@@ -24,7 +24,7 @@ struct Blocks {
 
 // Large enough that packing costs little.
 Blocks Cut(const MatmulArgs& a, int64_t products) {
-  int64_t rows = a.M, columns = a.N;
+  int64_t rows = a.M, columns = Min(a.N, kMaxColumns);
   if (PrefersDots(a)) {
     columns = 8 * (1 + 131072 / (a.K * 32 + 1));  // some 128 KiB of w
   } else if (a.M * a.N * a.K > kWorthThread) {
