@@ -4,6 +4,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/activation.h"
+#include "kernels/norm.h"
 #include "kernels/rope.h"
 #include "ops/context.h"
 
@@ -29,8 +31,22 @@ Var GroupedLinear(Context& ctx, const Var& x, const Var& weight, const Tensor& o
                   const Var& bias = Var());
 
 // --- Pointwise (ops/pointwise.cc) ---
+// scale f(x).
+Var Activate(Context& ctx, Activation f, const Var& x, float scale = 1);
+// f(g) u: swiglu and geglu of the halves of a projection (Split), gates, products.
+Var Gated(Context& ctx, Activation f, const Var& g, const Var& u);
+// x + scale f.
+Var Add(Context& ctx, const Var& x, const Var& f, float scale = 1);
 
 // --- Norms (ops/norm.cc) ---
+// Of each token's channels, or of each of `groups` groups of them. gain is [D], [D/groups] shared
+// by the groups, or undefined; bias is [D] or undefined.
+Var RmsNorm(Context& ctx, const Var& x, const Var& gain, float eps, int64_t groups = 1);
+Var LayerNorm(Context& ctx, const Var& x, const Var& gain, const Var& bias, float eps,
+              int64_t groups = 1);
+// With silu(z) before or after the norm.
+Var GatedRmsNorm(Context& ctx, const Var& x, const Var& z, const Var& gain, NormGate gate,
+                 float eps, int64_t groups = 1);
 
 // --- Attention (ops/attention.cc, ops/rope.cc) ---
 struct AttentionOptions {

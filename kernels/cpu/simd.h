@@ -54,6 +54,9 @@ inline Vec Sqrt(Vec v) { return _mm512_sqrt_ps(v); }
 inline Vec Round(Vec v) {
   return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+// a b + c and a b - c, rounded once whatever the compiler contracts.
+inline Vec Fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vec Fms(Vec a, Vec b, Vec c) { return _mm512_fmsub_ps(a, b, c); }
 inline IVec ToInt(Vec v) { return (IVec)_mm512_cvtps_epi32(v); }
 inline Vec ToFloat(IVec v) { return _mm512_cvtepi32_ps((__m512i)v); }
 #else
@@ -92,6 +95,8 @@ inline Vec Sqrt(Vec v) { return _mm256_sqrt_ps(v); }
 inline Vec Round(Vec v) {
   return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+inline Vec Fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+inline Vec Fms(Vec a, Vec b, Vec c) { return _mm256_fmsub_ps(a, b, c); }
 inline IVec ToInt(Vec v) { return (IVec)_mm256_cvtps_epi32(v); }
 inline Vec ToFloat(IVec v) { return _mm256_cvtepi32_ps((__m256i)v); }
 #endif

@@ -1,0 +1,161 @@
+#include "kernels/activation.h"
+
+#include "core/parallel.h"
+#include "kernels/cpu/rows.h"
+#include "kernels/cpu/vmath.h"
+
+namespace tessera::TESSERA_ISA {
+namespace {
+
+template <Activation F>
+inline __attribute__((always_inline)) Vec ValueOf(Vec x) {
+  switch (F) {
+    case Activation::kIdentity:
+      return x;
+    case Activation::kGelu:
+      return Gelu(x);
+    case Activation::kSilu:
+      return Silu(x);
+    case Activation::kRelu2: {
+      const Vec p = Max(x, Vec{});
+      return p * p;
+    }
+    case Activation::kSigmoid:
+      return Sigmoid(x);
+    case Activation::kLogSigmoid:
+      return LogSigmoid(x);
+    case Activation::kSoftplus:
+      return Softplus(x);
+  }
+}
+
+struct Tangent {
+  Vec value, slope;
+};
+template <Activation F>
+inline __attribute__((always_inline)) Tangent TangentOf(Vec x) {
+  switch (F) {
+    case Activation::kIdentity:
+      return {x, Splat(1)};
+    case Activation::kGelu: {
+      const NormalAt n = Normal(x);
+      return {x * n.cdf, n.cdf + x * n.density};
+    }
+    case Activation::kSilu: {
+      const Vec s = Sigmoid(x);
+      return {x * s, s * (1.0f + x * (1.0f - s))};
+    }
+    case Activation::kRelu2: {
+      const Vec p = Max(x, Vec{});
+      return {p * p, p + p};
+    }
+    case Activation::kSigmoid: {
+      const Vec s = Sigmoid(x);
+      return {s, s * (1.0f - s)};
+    }
+    case Activation::kLogSigmoid:
+      return {LogSigmoid(x), Sigmoid(-x)};
+    case Activation::kSoftplus:
+      return {Softplus(x), Sigmoid(x)};
+  }
+}
+
+template <Activation F>
+struct Function {
+  static Vec Value(Vec x) { return ValueOf<F>(x); }
+  static Tangent At(Vec x) { return TangentOf<F>(x); }
+};
+
+// use(Function<f>{}): one loop for each function.
+template <class Use>
+void With(Activation f, Use&& use) {
+  switch (f) {
+    case Activation::kIdentity:
+      return use(Function<Activation::kIdentity>{});
+    case Activation::kGelu:
+      return use(Function<Activation::kGelu>{});
+    case Activation::kSilu:
+      return use(Function<Activation::kSilu>{});
+    case Activation::kRelu2:
+      return use(Function<Activation::kRelu2>{});
+    case Activation::kSigmoid:
+      return use(Function<Activation::kSigmoid>{});
+    case Activation::kLogSigmoid:
+      return use(Function<Activation::kLogSigmoid>{});
+    case Activation::kSoftplus:
+      return use(Function<Activation::kSoftplus>{});
+  }
+}
+
+// body(row, i, n) over rows of C channels.
+template <class Body>
+inline void ForElements(int64_t rows, int64_t C, Body&& body) {
+  ParallelRanges(rows, RowGrain(C), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      ForLanes(C, [&](int64_t i, int n) { body(row, i, n); });
+  });
+}
+
+template <class T>
+void Activate(const ActivationArgs<T>& a) {
+  With(a.f, [&](auto f) {
+    ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
+      StoreSome(a.y + row * a.y_stride + i,
+                f.Value(LoadSome(a.x + row * a.x_stride + i, n)) * a.scale, n);
+    });
+  });
+}
+
+template <class T>
+void ActivationGrad(const ActivationGradArgs<T>& a) {
+  With(a.f, [&](auto f) {
+    ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
+      const Vec x = a.x == nullptr ? Vec{} : LoadSome(a.x + row * a.x_stride + i, n);
+      const Vec dy = LoadSome(a.dy + row * a.dy_stride + i, n);
+      PutGrad(a.dx + row * a.dx_stride + i, dy * f.At(x).slope * a.scale, n, a.dx_mode);
+    });
+  });
+}
+
+template <class T>
+void Gated(const GatedArgs<T>& a) {
+  With(a.f, [&](auto f) {
+    ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
+      const Vec g = LoadSome(a.g + row * a.g_stride + i, n);
+      StoreSome(a.y + row * a.y_stride + i, f.Value(g) * LoadSome(a.u + row * a.u_stride + i, n),
+                n);
+    });
+  });
+}
+
+template <class T>
+void GatedGrad(const GatedGradArgs<T>& a) {
+  With(a.f, [&](auto f) {
+    ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
+      const Tangent g = f.At(LoadSome(a.g + row * a.g_stride + i, n));
+      const Vec u = LoadSome(a.u + row * a.u_stride + i, n);
+      const Vec dy = LoadSome(a.dy + row * a.dy_stride + i, n);
+      if (a.dg != nullptr) PutGrad(a.dg + row * a.dg_stride + i, dy * u * g.slope, n, a.dg_mode);
+      if (a.du != nullptr) PutGrad(a.du + row * a.du_stride + i, dy * g.value, n, a.du_mode);
+    });
+  });
+}
+
+template <class T>
+void Add(const AddArgs<T>& a) {
+  ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
+    const Vec f = LoadSome(a.f + row * a.f_stride + i, n);
+    StoreSome(a.y + row * a.y_stride + i, LoadSome(a.x + row * a.x_stride + i, n) + a.scale * f, n);
+  });
+}
+
+}  // namespace
+
+TESSERA_KERNEL_OF(ActivationArgs<float>, Activate)
+TESSERA_KERNEL_OF(ActivationArgs<bf16>, Activate)
+TESSERA_KERNEL(ActivationGrad)
+TESSERA_KERNEL(Gated)
+TESSERA_KERNEL(GatedGrad)
+TESSERA_KERNEL(Add)
+
+}  // namespace tessera::TESSERA_ISA

@@ -1,0 +1,54 @@
+#ifndef TESSERA_KERNELS_CPU_ROWS_H_
+#define TESSERA_KERNELS_CPU_ROWS_H_
+
+#include "kernels/cost.h"
+#include "kernels/cpu/simd.h"
+
+// What kernels that go through rows of channels share: vectors that may be the last, partial one of
+// a row, gradients that overwrite or add, and sums along a row.
+
+namespace tessera::TESSERA_ISA {
+namespace {
+
+// n is a constant in the body of a loop, where these become plain loads and stores.
+template <class T>
+inline __attribute__((always_inline)) Vec LoadSome(const T* p, int n) {
+  return n == kLanes ? Load(p) : Load(p, n);
+}
+template <class T>
+inline __attribute__((always_inline)) void StoreSome(T* p, Vec v, int n) {
+  n == kLanes ? Store(p, v) : Store(p, v, n);
+}
+template <class T>
+inline __attribute__((always_inline)) void PutGrad(T* p, Vec v, int n, Grad mode) {
+  StoreSome(p, mode == Grad::kAccumulate ? LoadSome(p, n) + v : v, n);
+}
+
+// v in the first n lanes, 0 in the others.
+inline __attribute__((always_inline)) Vec KeepFirst(Vec v, int n) {
+  if (n == kLanes) return v;
+  IVec lane;
+  for (int32_t i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < ISplat(n) ? v : Vec{};
+}
+
+// The sum of term(i, n) over [0, count), in four running sums so that adds do not wait for one
+// another.
+template <class Term>
+inline __attribute__((always_inline)) float SumOver(int64_t count, Term&& term) {
+  Vec s[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= count; i += 4 * kLanes)
+    for (int j = 0; j < 4; ++j) s[j] += term(i + j * kLanes, kLanes);
+  for (; i + kLanes <= count; i += kLanes) s[0] += term(i, kLanes);
+  if (i < count) s[1] += term(i, static_cast<int>(count - i));
+  return Sum((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+// Rows a chunk of work holds, so that a chunk is some 64 KiB.
+inline int64_t RowGrain(int64_t channels) { return 1 + 16384 / (channels + 1); }
+
+}  // namespace
+}  // namespace tessera::TESSERA_ISA
+
+#endif  // TESSERA_KERNELS_CPU_ROWS_H_
