@@ -75,6 +75,18 @@ Var LastRows(Context& ctx, const Var& a, const Var& b, int64_t keep);
 void WriteRows(Context& ctx, const Tensor& cache, int64_t first, const Tensor& x);
 
 // --- Scans (ops/causal_conv.cc, ops/ssd_scan.cc, ops/gla_scan.cc) ---
+// A scan's outputs, and its state after the last token where that was asked for.
+enum class LastState : uint8_t { kDrop, kKeep };
+struct Scanned {
+  Var y, state;
+};
+// Mamba-2's scan of x [B,T,H*P] with raw step sizes dt [B,T,H], b and c [B,T,G*N], and A_log,
+// dt_bias, D [H]; D and state [B,H,N,P] may be undefined. Documents are those of ctx.position.
+struct SsdInputs {
+  Var x, dt, b, c, A_log, dt_bias, D, state;
+  int64_t N;
+};
+Scanned SsdScan(Context& ctx, const SsdInputs& in, LastState last);
 
 // --- Mixture of experts (ops/routing.cc, ops/permute.cc) ---
 
