@@ -6,7 +6,7 @@
 
 namespace tessera {
 
-// y = x, or y += x: rows of C elements, each array with its own distance between rows.
+// y = scale x, or y += scale x: rows of C elements, each array with its own distance between rows.
 template <class T>
 struct CopyArgs {
   static constexpr char kName[] = "copy";
@@ -15,10 +15,15 @@ struct CopyArgs {
   T* y;  // [rows, C]
   int64_t y_stride;
   Grad mode;
+  float factor = 1;
+  bool scaled = false;           // also times scale[0]
+  const float* scale = nullptr;  // [1]
   int64_t rows, C;
   Cost cost() const {
     const bool add = mode == Grad::kAccumulate;
-    return {.flops = add ? rows * C : 0, .bytes = rows * C * int64_t{sizeof(T)} * (add ? 3 : 2)};
+    const bool plain = !add && !scaled && factor == 1;
+    return {.flops = plain ? 0 : rows * C * (add ? 2 : 1),
+            .bytes = rows * C * int64_t{sizeof(T)} * (add ? 3 : 2)};
   }
 };
 

@@ -37,6 +37,8 @@ Var Activate(Context& ctx, Activation f, const Var& x, float scale = 1);
 Var Gated(Context& ctx, Activation f, const Var& g, const Var& u);
 // x + scale f.
 Var Add(Context& ctx, const Var& x, const Var& f, float scale = 1);
+// factor x.
+Var Scale(Context& ctx, const Var& x, float factor);
 
 // --- Norms (ops/norm.cc) ---
 // Of each token's channels, or of each of `groups` groups of them. gain is [D], [D/groups] shared
@@ -91,6 +93,13 @@ Scanned SsdScan(Context& ctx, const SsdInputs& in, LastState last);
 // --- Mixture of experts (ops/routing.cc, ops/permute.cc) ---
 
 // --- Ends of the model (ops/embedding.cc, ops/head_loss.cc) ---
+// Rows of table [V,D] for tokens int32 [B,T]: [B,T,D] of the compute type.
+Var Embedding(Context& ctx, const Tensor& tokens, const Var& table);
+// The mean cross-entropy, in nats, of the predictions hidden [...,D] head [V,D]^T against targets
+// int32 (one a row of hidden; negative: does not count), as fp32 [1]. Works through the rows block
+// by block: the logits of the whole batch never exist. Where a gradient is wanted it is computed
+// along with the loss.
+Var HeadLoss(Context& ctx, const Var& hidden, const Var& head, const Tensor& targets);
 
 }  // namespace tessera
 

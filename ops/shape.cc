@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include "kernels/copy.h"
 #include "ops/ops.h"
 
 namespace tessera {
@@ -48,6 +49,33 @@ std::vector<Var> Split(Context& ctx, const Var& x, std::span<const int64_t> widt
     whole->started = true;
   });
   return parts;
+}
+
+namespace {
+
+void ScaleInto(Context& ctx, const Tensor& x, float factor, const Tensor& y, Grad mode) {
+  ByDType(x.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    ctx.Run(CopyArgs<T>{.x = x.data<T>(),
+                        .x_stride = x.stride(),
+                        .y = y.data<T>(),
+                        .y_stride = y.stride(),
+                        .mode = mode,
+                        .factor = factor,
+                        .rows = x.rows(),
+                        .C = x.dim(-1)});
+  });
+}
+
+}  // namespace
+
+Var Scale(Context& ctx, const Var& x, float factor) {
+  Tensor y = ctx.New(x.shape(), x.dtype());
+  ScaleInto(ctx, x.value(), factor, y, Grad::kOverwrite);
+  return ctx.Result(y, {x}, [factor, to_x = x.grad()](Context& ctx, const Tensor& dy) {
+    const GradSlot dx = ctx.GradOf(to_x);
+    ScaleInto(ctx, dy, factor, dx.tensor, dx.mode);
+  });
 }
 
 }  // namespace tessera
