@@ -89,6 +89,14 @@ struct SsdInputs {
   int64_t N;
 };
 Scanned SsdScan(Context& ctx, const SsdInputs& in, LastState last);
+// Gated linear attention of q, k [B,T,heads*K] and v [B,T,heads*V] with log gates g <= 0 like k;
+// state [B,heads,K,V] may be undefined. Documents are those of ctx.position.
+struct GlaInputs {
+  Var q, k, v, g, state;
+  int64_t heads;
+  float scale;
+};
+Scanned GlaScan(Context& ctx, const GlaInputs& in, LastState last);
 
 // --- Mixture of experts (ops/routing.cc, ops/permute.cc) ---
 
