@@ -1,0 +1,102 @@
+#include "train/tokenizer.h"
+
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/check.h"
+#include "core/status.h"
+#include "train/bpe.h"
+#include "train/bpe_file.h"
+
+namespace tessera {
+namespace {
+
+class ByteTokenizer final : public Tokenizer {
+ public:
+  ByteTokenizer() {
+    for (size_t i = 0; i < bytes_.size(); ++i) bytes_[i] = static_cast<char>(i);
+  }
+
+  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override {
+    std::vector<int32_t> ids(text.size());
+    for (size_t i = 0; i < text.size(); ++i) ids[i] = static_cast<uint8_t>(text[i]);
+    return ids;
+  }
+  absl::string_view TokenBytes(int32_t id) const override {
+    TESSERA_CHECK(id >= 0 && id < vocab_size(), "token id %d of 256", id);
+    return absl::string_view(&bytes_[static_cast<size_t>(id)], 1);
+  }
+  int64_t vocab_size() const override { return 256; }
+  std::string Describe() const override { return "bytes, 256 tokens"; }
+  std::string Serialize() const override { return ""; }
+
+ private:
+  std::array<char, 256> bytes_;
+};
+
+// The length of the character at the start of `s`, or 0 if it is not valid.
+size_t Utf8CharacterBytes(absl::string_view s) {
+  const auto at = [&](size_t i) -> unsigned {
+    return i < s.size() ? static_cast<uint8_t>(s[i]) : 0u;
+  };
+  const auto tail = [&](size_t i) { return (at(i) & 0xc0u) == 0x80u; };
+  const unsigned lead = at(0);
+  if (lead < 0x80) return 1;
+  if (lead >= 0xc2 && lead <= 0xdf) return tail(1) ? 2 : 0;
+  if ((lead & 0xf0u) == 0xe0u) {
+    const unsigned least = lead == 0xe0 ? 0xa0 : 0x80, most = lead == 0xed ? 0x9f : 0xbf;
+    return at(1) >= least && at(1) <= most && tail(2) ? 3 : 0;
+  }
+  if (lead >= 0xf0 && lead <= 0xf4) {
+    const unsigned least = lead == 0xf0 ? 0x90 : 0x80, most = lead == 0xf4 ? 0x8f : 0xbf;
+    return at(1) >= least && at(1) <= most && tail(2) && tail(3) ? 4 : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string Tokenizer::Decode(std::span<const int32_t> ids) const {
+  std::string text;
+  for (const int32_t id : ids) absl::StrAppend(&text, TokenBytes(id));
+  return text;
+}
+
+std::unique_ptr<Tokenizer> MakeByteTokenizer() { return std::make_unique<ByteTokenizer>(); }
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& name) {
+  if (name == "bytes") return MakeByteTokenizer();
+  TESSERA_ASSIGN_OR_RETURN(const BpeModel model, ReadBpeFile(name));
+  return MakeBpeTokenizer(model);
+}
+
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const Tokenizer& tokenizer,
+                                                  absl::string_view prompt, int64_t model_vocab) {
+  if (prompt.empty())
+    return absl::InvalidArgumentError("the prompt is empty; at least one token is needed");
+  const size_t valid = static_cast<size_t>(ValidUtf8Prefix(prompt));
+  if (valid < prompt.size())
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "the prompt is not valid UTF-8: byte 0x%02x at offset %d begins no character",
+        static_cast<uint8_t>(prompt[valid]), valid));
+  TESSERA_ASSIGN_OR_RETURN(std::vector<int32_t> ids, tokenizer.Encode(prompt));
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] >= model_vocab)
+      return absl::InvalidArgumentError(absl::StrCat(
+          "token ", i, " of the prompt has id ", ids[i], ", but the model's vocabulary has ",
+          model_vocab, " tokens; use the tokenizer that the model was trained with"));
+  return ids;
+}
+
+int64_t ValidUtf8Prefix(absl::string_view bytes) {
+  size_t i = 0;
+  while (i < bytes.size()) {
+    const size_t length = Utf8CharacterBytes(bytes.substr(i));
+    if (length == 0) break;
+    i += length;
+  }
+  return static_cast<int64_t>(i);
+}
+
+}  // namespace tessera
