@@ -1,91 +1,11 @@
 #include "kernels/activation.h"
 
 #include "core/parallel.h"
+#include "kernels/cpu/functions.h"
 #include "kernels/cpu/rows.h"
-#include "kernels/cpu/vmath.h"
 
 namespace tessera::TESSERA_ISA {
 namespace {
-
-template <Activation F>
-inline __attribute__((always_inline)) Vec ValueOf(Vec x) {
-  switch (F) {
-    case Activation::kIdentity:
-      return x;
-    case Activation::kGelu:
-      return Gelu(x);
-    case Activation::kSilu:
-      return Silu(x);
-    case Activation::kRelu2: {
-      const Vec p = Max(x, Vec{});
-      return p * p;
-    }
-    case Activation::kSigmoid:
-      return Sigmoid(x);
-    case Activation::kLogSigmoid:
-      return LogSigmoid(x);
-    case Activation::kSoftplus:
-      return Softplus(x);
-  }
-}
-
-struct Tangent {
-  Vec value, slope;
-};
-template <Activation F>
-inline __attribute__((always_inline)) Tangent TangentOf(Vec x) {
-  switch (F) {
-    case Activation::kIdentity:
-      return {x, Splat(1)};
-    case Activation::kGelu: {
-      const NormalAt n = Normal(x);
-      return {x * n.cdf, n.cdf + x * n.density};
-    }
-    case Activation::kSilu: {
-      const Vec s = Sigmoid(x);
-      return {x * s, s * (1.0f + x * (1.0f - s))};
-    }
-    case Activation::kRelu2: {
-      const Vec p = Max(x, Vec{});
-      return {p * p, p + p};
-    }
-    case Activation::kSigmoid: {
-      const Vec s = Sigmoid(x);
-      return {s, s * (1.0f - s)};
-    }
-    case Activation::kLogSigmoid:
-      return {LogSigmoid(x), Sigmoid(-x)};
-    case Activation::kSoftplus:
-      return {Softplus(x), Sigmoid(x)};
-  }
-}
-
-template <Activation F>
-struct Function {
-  static Vec Value(Vec x) { return ValueOf<F>(x); }
-  static Tangent At(Vec x) { return TangentOf<F>(x); }
-};
-
-// use(Function<f>{}): one loop for each function.
-template <class Use>
-void With(Activation f, Use&& use) {
-  switch (f) {
-    case Activation::kIdentity:
-      return use(Function<Activation::kIdentity>{});
-    case Activation::kGelu:
-      return use(Function<Activation::kGelu>{});
-    case Activation::kSilu:
-      return use(Function<Activation::kSilu>{});
-    case Activation::kRelu2:
-      return use(Function<Activation::kRelu2>{});
-    case Activation::kSigmoid:
-      return use(Function<Activation::kSigmoid>{});
-    case Activation::kLogSigmoid:
-      return use(Function<Activation::kLogSigmoid>{});
-    case Activation::kSoftplus:
-      return use(Function<Activation::kSoftplus>{});
-  }
-}
 
 // body(row, i, n) over rows of C channels.
 template <class Body>

@@ -1,21 +1,10 @@
 #include "kernels/grouped_matmul.h"
 #include "kernels/matmul.h"
 #include "ops/ops.h"
+#include "ops/product_args.h"
 
 namespace tessera {
 namespace {
-
-Factor FactorOf(const Tensor& t, Order order = Order::kPlain) {
-  return {.data = t.raw(), .dtype = t.dtype(), .stride = t.stride(), .order = order};
-}
-
-Product ProductOf(const Tensor& t, Grad mode = Grad::kOverwrite) {
-  return {.data = t.raw(), .dtype = t.dtype(), .stride = t.stride(), .mode = mode};
-}
-
-Precision PrecisionOf(DType activations) {
-  return activations == DType::kBF16 ? Precision::kBF16 : Precision::kF32;
-}
 
 void ColumnSum(Context& ctx, const Tensor& x, const GradSlot& y) {
   const auto run = [&](auto* data) {

@@ -5,9 +5,11 @@
 #include <vector>
 
 #include "kernels/activation.h"
+#include "kernels/expert_activation.h"
 #include "kernels/norm.h"
 #include "kernels/rope.h"
 #include "ops/context.h"
+#include "ops/routing.h"
 
 // The vocabulary of block writers: every differentiable operation, on Vars. Activations are [B,T,C]
 // of the context's compute type, parameters and states fp32. Equations, papers and the meaning of
@@ -98,7 +100,25 @@ struct GlaInputs {
 };
 Scanned GlaScan(Context& ctx, const GlaInputs& in, LastState last);
 
-// --- Mixture of experts (ops/routing.cc, ops/permute.cc) ---
+// --- Mixture of experts (ops/routing.cc, ops/permute.cc, ops/expert_activation.cc) ---
+// x [...,D] times the router's weight [E,D]: fp32 [R,E] whatever the compute type.
+Var RouterLogits(Context& ctx, const Var& x, const Var& weight);
+// Chooses the experts of each token. Adds the losses that the options ask for to the objective and
+// reports the metrics load [E], max_violation, dropped and router_entropy. The losses and the
+// capacity are for training: without ctx.training no token is dropped.
+Routing Route(Context& ctx, const Var& logits, const RoutingOptions& options);
+// Tokens x [...,D] to the rows of experts [R k, D], and those back to tokens of `shape`, weighted.
+// Rows of no expert are undefined.
+Var Permute(Context& ctx, const Var& x, const Routing& routing);
+Var Combine(Context& ctx, const Var& x, const Routing& routing, const Shape& shape);
+// Combine(GroupedLinear(f(GroupedLinear(Permute(x))))) without copies of tokens: the first product
+// gathers its rows from tokens x [...,D] (weight [E,N,D]); the activation multiplies by the routing
+// weights; the last product sums the rows of each token into `shape` (weight [E,D,F]).
+Var DispatchLinear(Context& ctx, const Var& x, const Var& weight, const Routing& routing);
+Var ExpertActivation(Context& ctx, Activation f, Gating gating, const Var& x,
+                     const Routing& routing);
+Var CombineLinear(Context& ctx, const Var& x, const Var& weight, const Routing& routing,
+                  const Shape& shape);
 
 // --- Ends of the model (ops/embedding.cc, ops/head_loss.cc) ---
 // Rows of table [V,D] for tokens int32 [B,T]: [B,T,D] of the compute type.
