@@ -28,6 +28,7 @@ class ByteTokenizer final : public Tokenizer {
     return absl::string_view(&bytes_[static_cast<size_t>(id)], 1);
   }
   int64_t vocab_size() const override { return 256; }
+  bool ids_are_bytes() const override { return true; }
   std::string Describe() const override { return "bytes, 256 tokens"; }
   std::string Serialize() const override { return ""; }
 

@@ -25,6 +25,9 @@ class Tokenizer {
   virtual absl::string_view TokenBytes(int32_t id) const = 0;
   virtual int64_t vocab_size() const = 0;
 
+  // Whether id = byte value for all tokens, so that a file of text is already a file of ids.
+  virtual bool ids_are_bytes() const { return false; }
+
   // One line for people: "byte-level BPE, 4096 tokens".
   virtual std::string Describe() const = 0;
 
