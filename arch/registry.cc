@@ -5,8 +5,10 @@ namespace tessera {
 // One row a block: a name here is a key in the config. A block's file defines its row; nothing else
 // names it.
 
+extern const BlockType kMlp;
+
 namespace {
-constexpr std::span<const BlockType* const> kBlocks = {};
+constexpr const BlockType* kBlocks[] = {&kMlp};
 }  // namespace
 
 std::span<const BlockType* const> AllBlocks() { return kBlocks; }

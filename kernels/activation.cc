@@ -20,8 +20,7 @@ template <class T>
 void Activate(const ActivationArgs<T>& a) {
   With(a.f, [&](auto f) {
     ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-      StoreSome(a.y + row * a.y_stride + i,
-                f.Value(LoadSome(a.x + row * a.x_stride + i, n)) * a.scale, n);
+      Store(a.y + row * a.y_stride + i, f.Value(Load(a.x + row * a.x_stride + i, n)) * a.scale, n);
     });
   });
 }
@@ -30,8 +29,8 @@ template <class T>
 void ActivationGrad(const ActivationGradArgs<T>& a) {
   With(a.f, [&](auto f) {
     ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-      const Vec x = a.x == nullptr ? Vec{} : LoadSome(a.x + row * a.x_stride + i, n);
-      const Vec dy = LoadSome(a.dy + row * a.dy_stride + i, n);
+      const Vec x = a.x == nullptr ? Vec{} : Load(a.x + row * a.x_stride + i, n);
+      const Vec dy = Load(a.dy + row * a.dy_stride + i, n);
       PutGrad(a.dx + row * a.dx_stride + i, dy * f.At(x).slope * a.scale, n, a.dx_mode);
     });
   });
@@ -41,9 +40,8 @@ template <class T>
 void Gated(const GatedArgs<T>& a) {
   With(a.f, [&](auto f) {
     ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-      const Vec g = LoadSome(a.g + row * a.g_stride + i, n);
-      StoreSome(a.y + row * a.y_stride + i, f.Value(g) * LoadSome(a.u + row * a.u_stride + i, n),
-                n);
+      const Vec g = Load(a.g + row * a.g_stride + i, n);
+      Store(a.y + row * a.y_stride + i, f.Value(g) * Load(a.u + row * a.u_stride + i, n), n);
     });
   });
 }
@@ -52,9 +50,9 @@ template <class T>
 void GatedGrad(const GatedGradArgs<T>& a) {
   With(a.f, [&](auto f) {
     ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-      const Tangent g = f.At(LoadSome(a.g + row * a.g_stride + i, n));
-      const Vec u = LoadSome(a.u + row * a.u_stride + i, n);
-      const Vec dy = LoadSome(a.dy + row * a.dy_stride + i, n);
+      const Tangent g = f.At(Load(a.g + row * a.g_stride + i, n));
+      const Vec u = Load(a.u + row * a.u_stride + i, n);
+      const Vec dy = Load(a.dy + row * a.dy_stride + i, n);
       if (a.dg != nullptr) PutGrad(a.dg + row * a.dg_stride + i, dy * u * g.slope, n, a.dg_mode);
       if (a.du != nullptr) PutGrad(a.du + row * a.du_stride + i, dy * g.value, n, a.du_mode);
     });
@@ -64,8 +62,8 @@ void GatedGrad(const GatedGradArgs<T>& a) {
 template <class T>
 void Add(const AddArgs<T>& a) {
   ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-    const Vec f = LoadSome(a.f + row * a.f_stride + i, n);
-    StoreSome(a.y + row * a.y_stride + i, LoadSome(a.x + row * a.x_stride + i, n) + a.scale * f, n);
+    const Vec f = Load(a.f + row * a.f_stride + i, n);
+    Store(a.y + row * a.y_stride + i, Load(a.x + row * a.x_stride + i, n) + a.scale * f, n);
   });
 }
 

@@ -24,9 +24,9 @@ void With(Activation f, Gating gating, Use&& use) {
 template <class Function, class Gate, class T>
 void ActivateRow(const T* x, int64_t F, float w, T* y) {
   ForLanes(F, [&](int64_t i, int n) {
-    Vec v = Function::Value(LoadSome(x + i, n)) * w;
-    if constexpr (Gate::kGated) v *= LoadSome(x + F + i, n);
-    StoreSome(y + i, v, n);
+    Vec v = Function::Value(Load(x + i, n)) * w;
+    if constexpr (Gate::kGated) v *= Load(x + F + i, n);
+    Store(y + i, v, n);
   });
 }
 
@@ -34,10 +34,10 @@ void ActivateRow(const T* x, int64_t F, float w, T* y) {
 template <class Function, class Gate, class T>
 float GradRow(const T* x, const T* dy, int64_t F, float w, T* dx, Grad mode) {
   return SumOver(F, [&](int64_t i, int n) {
-    const Tangent f = Function::At(LoadSome(x + i, n));
-    const Vec g = LoadSome(dy + i, n);
+    const Tangent f = Function::At(Load(x + i, n));
+    const Vec g = Load(dy + i, n);
     if constexpr (Gate::kGated) {
-      const Vec up = LoadSome(x + F + i, n);
+      const Vec up = Load(x + F + i, n);
       if (dx != nullptr) {
         PutGrad(dx + i, g * w * up * f.slope, n, mode);
         PutGrad(dx + F + i, g * w * f.value, n, mode);

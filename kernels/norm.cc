@@ -15,11 +15,10 @@ void NormGroup(const T* x, const T* z, const float* gain, const float* bias, int
                float* u, T* y, float* rstd_out, float* mean_out) {
   const auto input = [&](int64_t i, int n) {
     if constexpr (kGate == NormGate::kBefore) return Load(u + i);
-    return LoadSome(x + i, n);
+    return Load(x + i, n);
   };
   if constexpr (kGate == NormGate::kBefore)
-    ForLanes(
-        W, [&](int64_t i, int n) { Store(u + i, LoadSome(x + i, n) * Silu(LoadSome(z + i, n))); });
+    ForLanes(W, [&](int64_t i, int n) { Store(u + i, Load(x + i, n) * Silu(Load(z + i, n))); });
   float mean = 0;
   if constexpr (kKind == NormKind::kLayer)
     mean = SumOver(W, [&](int64_t i, int n) { return input(i, n); }) / static_cast<float>(W);
@@ -30,10 +29,10 @@ void NormGroup(const T* x, const T* z, const float* gain, const float* bias, int
   const float rstd = 1 / std::sqrt(square / static_cast<float>(W) + eps);
   ForLanes(W, [&](int64_t i, int n) {
     Vec v = (input(i, n) - mean) * rstd;
-    if (gain != nullptr) v *= LoadSome(gain + i, n);
-    if (bias != nullptr) v += LoadSome(bias + i, n);
-    if constexpr (kGate == NormGate::kAfter) v *= Silu(LoadSome(z + i, n));
-    StoreSome(y + i, v, n);
+    if (gain != nullptr) v *= Load(gain + i, n);
+    if (bias != nullptr) v += Load(bias + i, n);
+    if constexpr (kGate == NormGate::kAfter) v *= Silu(Load(z + i, n));
+    Store(y + i, v, n);
   });
   if (rstd_out != nullptr) *rstd_out = rstd;
   if (mean_out != nullptr) *mean_out = mean;

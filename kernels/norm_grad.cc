@@ -27,10 +27,10 @@ void GroupGrad(const Group<T>& g, float* normal, float* incoming, float* sigmoid
                Grad dz_mode) {
   Vec dot{}, sum{};
   ForLanes(g.W, [&](int64_t i, int n) {
-    const Vec x = LoadSome(g.x + i, n), gain = g.gain ? LoadSome(g.gain + i, n) : Splat(1);
-    Vec u = x, dy = LoadSome(g.dy + i, n), s{}, z{};
+    const Vec x = Load(g.x + i, n), gain = g.gain ? Load(g.gain + i, n) : Splat(1);
+    Vec u = x, dy = Load(g.dy + i, n), s{}, z{};
     if constexpr (kGate != NormGate::kNone) {
-      z = LoadSome(g.z + i, n);
+      z = Load(g.z + i, n);
       s = Sigmoid(z);
     }
     if constexpr (kGate == NormGate::kBefore) {
@@ -57,9 +57,9 @@ void GroupGrad(const Group<T>& g, float* normal, float* incoming, float* sigmoid
   ForLanes(g.W, [&](int64_t i, int n) {
     Vec du = (Load(incoming + i) - Load(normal + i) * along - shift) * g.rstd;
     if constexpr (kGate == NormGate::kBefore) {
-      const Vec s = Load(sigmoid + i), z = LoadSome(g.z + i, n);
+      const Vec s = Load(sigmoid + i), z = Load(g.z + i, n);
       if (g.dz != nullptr)
-        PutGrad(g.dz + i, du * LoadSome(g.x + i, n) * (s * (1.0f + z * (1.0f - s))), n, dz_mode);
+        PutGrad(g.dz + i, du * Load(g.x + i, n) * (s * (1.0f + z * (1.0f - s))), n, dz_mode);
       du *= z * s;
     }
     if (g.dx != nullptr) PutGrad(g.dx + i, du, n, dx_mode);
@@ -105,7 +105,7 @@ void SumPartials(const float* partial, int64_t blocks, int64_t stride, int64_t g
       Vec s{};
       for (int64_t b = 0; b < blocks; ++b)
         for (int64_t g = 0; g < groups; ++g)
-          s += LoadSome(partial + b * stride + g * width + begin + i, n);
+          s += Load(partial + b * stride + g * width + begin + i, n);
       PutGrad(y + begin + i, s, n, mode);
     });
   });

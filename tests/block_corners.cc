@@ -5,7 +5,12 @@ namespace tessera::testing {
 namespace {
 
 // Where a block's code takes another way than at its defaults. One line a corner.
-const std::vector<BlockCase> kCorners = {};
+const std::vector<BlockCase> kCorners = {
+    {"mlp", "{activation: geglu, bias: true}"},
+    {"mlp", "{activation: gelu, d_ff: 37, bias: true}"},
+    {"mlp", "{activation: relu2}"},
+    {"mlp", "{activation: silu, d_ff: 1}"},
+};
 
 }  // namespace
 

@@ -4,24 +4,15 @@
 #include "kernels/cost.h"
 #include "kernels/cpu/simd.h"
 
-// What kernels that go through rows of channels share: vectors that may be the last, partial one of
-// a row, gradients that overwrite or add, and sums along a row.
+// What kernels that go through rows of channels share: gradients that overwrite or add, and sums
+// along a row.
 
 namespace tessera::TESSERA_ISA {
 namespace {
 
-// n is a constant in the body of a loop, where these become plain loads and stores.
-template <class T>
-inline __attribute__((always_inline)) Vec LoadSome(const T* p, int n) {
-  return n == kLanes ? Load(p) : Load(p, n);
-}
-template <class T>
-inline __attribute__((always_inline)) void StoreSome(T* p, Vec v, int n) {
-  n == kLanes ? Store(p, v) : Store(p, v, n);
-}
 template <class T>
 inline __attribute__((always_inline)) void PutGrad(T* p, Vec v, int n, Grad mode) {
-  StoreSome(p, mode == Grad::kAccumulate ? LoadSome(p, n) + v : v, n);
+  Store(p, mode == Grad::kAccumulate ? Load(p, n) + v : v, n);
 }
 
 // v in the first n lanes, 0 in the others.

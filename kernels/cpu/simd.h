@@ -40,14 +40,23 @@ inline Vec Widen(__m256i h) {
 inline __m256i Narrow(Vec v) { return (__m256i)_mm512_cvtneps_pbh(v); }
 inline Vec Load(const bf16* p) { return Widen(_mm256_loadu_si256((const __m256i*)p)); }
 inline void Store(bf16* p, Vec v) { _mm256_storeu_si256((__m256i*)p, Narrow(v)); }
-// The first n of a vector, 0 <= n <= kLanes; the rest of a load is 0.
+// The first n of a vector, 0 <= n <= kLanes; the rest of a load is 0. Where n is kLanes, as it is in
+// the body of ForLanes, these are plain loads and stores.
 inline __mmask16 FirstLanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
-inline Vec Load(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(FirstLanes(n), p); }
-inline void Store(float* p, Vec v, int64_t n) { _mm512_mask_storeu_ps(p, FirstLanes(n), v); }
+inline Vec Load(const float* p, int64_t n) {
+  if (n == kLanes) return Load(p);
+  return _mm512_maskz_loadu_ps(FirstLanes(n), p);
+}
+inline void Store(float* p, Vec v, int64_t n) {
+  if (n == kLanes) return Store(p, v);
+  _mm512_mask_storeu_ps(p, FirstLanes(n), v);
+}
 inline Vec Load(const bf16* p, int64_t n) {
+  if (n == kLanes) return Load(p);
   return Widen(_mm256_maskz_loadu_epi16(FirstLanes(n), p));
 }
 inline void Store(bf16* p, Vec v, int64_t n) {
+  if (n == kLanes) return Store(p, v);
   _mm256_mask_storeu_epi16(p, FirstLanes(n), Narrow(v));
 }
 inline Vec Sqrt(Vec v) { return _mm512_sqrt_ps(v); }
@@ -78,15 +87,22 @@ inline __m256i FirstLanes(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-// The first n of a vector, 0 <= n <= kLanes; the rest of a load is 0.
-inline Vec Load(const float* p, int64_t n) { return _mm256_maskload_ps(p, FirstLanes(n)); }
-inline void Store(float* p, Vec v, int64_t n) { _mm256_maskstore_ps(p, FirstLanes(n), v); }
+inline Vec Load(const float* p, int64_t n) {
+  if (n == kLanes) return Load(p);
+  return _mm256_maskload_ps(p, FirstLanes(n));
+}
+inline void Store(float* p, Vec v, int64_t n) {
+  if (n == kLanes) return Store(p, v);
+  _mm256_maskstore_ps(p, FirstLanes(n), v);
+}
 inline Vec Load(const bf16* p, int64_t n) {
+  if (n == kLanes) return Load(p);
   bf16 t[kLanes] = {};
   for (int64_t i = 0; i < n; ++i) t[i] = p[i];
   return Load(t);
 }
 inline void Store(bf16* p, Vec v, int64_t n) {
+  if (n == kLanes) return Store(p, v);
   bf16 t[kLanes];
   Store(t, v);
   for (int64_t i = 0; i < n; ++i) p[i] = t[i];
