@@ -35,8 +35,12 @@ class ConfigNode {
   Location where;
   std::vector<ConfigNode> items;  // of a list
   std::vector<Entry> entries;     // of a map, in the order of the file
+  mutable bool read = false;      // some reader has taken the value, see ReportUnread
 
   const ConfigNode* Find(absl::string_view key) const;  // null if absent or not a map
+  // The text of a scalar, taken: for those who walk a tree by hand.
+  const std::string& Text() const { return read = true, text; }
+  void MarkRead() const;  // this node and all below it
   // An error at this place: "file:line:col: message".
   absl::Status Error(absl::string_view message) const;
   const char* KindName() const;  // "a map", "a list", ...
@@ -49,19 +53,24 @@ struct ConfigNode::Entry {
 };
 
 // Parses the text of one file. All mistakes of form are in the status.
+constexpr int kMaxConfigDepth = 32;
+constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 absl::StatusOr<ConfigNode> ParseYaml(const std::string& text, const std::string& file);
 absl::StatusOr<ConfigNode> ReadYamlFile(const std::string& path);
 
-// Applies `model.layers[1].moe.top_k=1`: replaces a value, or adds a key to a map that exists. The
-// value is YAML.
+// Applies `model.layers[1].moe.top_k=1`: replaces a value, or adds a key. The value is YAML, such
+// as {mamba2: {d_state: 16}}. A bare `- attention` in a list is taken for `- attention: {}`. After
+// an error the tree is as it was.
 absl::Status Override(ConfigNode* root, const std::string& assignment);
 
 // YAML of a tree: small maps of scalars in one line, all else in blocks. Parses back to an equal
 // tree.
 std::string PrintYaml(const ConfigNode& node);
+// The same in one line.
+std::string PrintYamlFlow(const ConfigNode& node);
 
 // The candidate most like `name`, or "" if none is near (edit distance up to a third of the name,
-// at least 2).
+// at least 2, and less than its length).
 std::string Nearest(absl::string_view name, const std::vector<std::string>& candidates);
 // "unknown key 'haeds' in attention; did you mean 'heads'? (known: heads, kv_heads)"
 std::string UnknownName(absl::string_view what, absl::string_view name, absl::string_view in,
@@ -77,6 +86,10 @@ class ErrorList {
  private:
   std::vector<std::string> lines_;
 };
+
+// Adds an error for each value that no reader took: the last guard against a key that is known,
+// accepted and without effect. Call it when all readers of a tree are done.
+void ReportUnread(const ConfigNode& root, ErrorList* errors);
 
 }  // namespace tessera
 

@@ -27,22 +27,29 @@ namespace tessera {
 struct Range {
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
-  bool open_low = false;  // low itself is not allowed
-  bool Holds(double v) const { return (open_low ? v > low : v >= low) && v <= high; }
-  std::string ToString() const;  // " >= 1", " in [0, 1]", ""
+  bool open_low = false;     // low itself is not allowed
+  bool open_high = false;    // high itself is not allowed
+  std::vector<double> only;  // if any: one of these
+  bool Holds(double v) const;
+  std::string ToString() const;  // " >= 1", " in [0, 1)", ", one of 16, 32", ""
 };
 inline Range AtLeast(double low) { return {.low = low}; }
 inline Range Between(double low, double high) { return {.low = low, .high = high}; }
+inline Range FromBelow(double low, double high) {  // [low, high)
+  return {.low = low, .high = high, .open_high = true};
+}
 inline Range Positive() { return {.low = 0, .open_low = true}; }
+inline Range OneOf(std::vector<double> values) { return {.only = std::move(values)}; }
 inline Range AnyNumber() { return {}; }
 
 // One key: what it is, and how it is read and printed.
 struct Field {
-  std::string key, type, doc;  // type: "integer >= 1", "one of rms, layer", "map or none"
+  std::string key, type, doc;  // type: "an integer >= 1", "one of rms, layer", "a map or none"
   std::function<void(const ConfigNode&, ErrorList*)> read;
   std::function<ConfigNode()> print;
   std::vector<Field> nested;         // of a map
   std::vector<std::string> choices;  // of an enum or a truth value
+  std::function<void()> clear;       // of a field that may be none
 };
 
 class FieldList {
@@ -53,12 +60,14 @@ class FieldList {
   void Add(const char* key, int64_t& v, Range range, const char* doc);
   void Add(const char* key, uint64_t& v, const char* doc);
   void Add(const char* key, double& v, Range range, const char* doc);
-  // `none` is nothing.
+  // `none`, `null` or nothing after the colon: no value. Printed as `none`.
   void Add(const char* key, std::optional<int64_t>& v, Range range, const char* doc);
   void Add(const char* key, std::optional<double>& v, Range range, const char* doc);
   void Add(const char* key, bool& v, const char* doc);
   void Add(const char* key, std::string& v, const char* doc);
   void Add(const char* key, std::vector<double>& v, Range range, const char* doc);
+  void Add(const char* key, std::vector<int64_t>& v, Range range, const char* doc);
+  void Add(const char* key, std::vector<std::string>& v, const char* doc);
 
   template <class E>
   void Add(const char* key, E& v, Names<E> names, const char* doc) {
@@ -72,7 +81,7 @@ class FieldList {
         key, doc, choices, [&v, values](size_t i) { v = values[i]; },
         [&v, values] {
           size_t i = 0;
-          while (i + 1 < values.size() && !(values[i] == v)) ++i;
+          while (i < values.size() && !(values[i] == v)) ++i;
           return i;
         });
   }
@@ -90,7 +99,7 @@ class FieldList {
   requires requires(S& s, FieldList& f) { s.Fields(f); }
   void Add(const char* key, std::optional<S>& v, const char* doc) {
     FieldList defaults;
-    S fresh;
+    S fresh;  // gives the manual page its rows; OptionalMap keeps nothing that refers to it
     fresh.Fields(defaults);
     OptionalMap(
         key, doc, std::move(defaults.fields_), [&v] { v.reset(); },
@@ -106,6 +115,7 @@ class FieldList {
   const std::vector<Field>& all() const { return fields_; }
 
  private:
+  void Push(Field field);  // a key may be added once
   void Choice(const char* key, const char* doc, std::vector<std::string> choices,
               std::function<void(size_t)> set, std::function<size_t()> get);
   void Map(const char* key, const char* doc, std::vector<Field> fields);
@@ -121,9 +131,23 @@ class FieldList {
 // leaves the defaults.
 void ReadMap(const ConfigNode& map, const FieldList& fields, absl::string_view in,
              ErrorList* errors);
+// Reads the value of one field.
+void ReadField(const ConfigNode& value, const Field& field, ErrorList* errors);
+// The error of a key that nobody knows.
+void AddUnknownKey(const ConfigNode::Entry& entry, absl::string_view in,
+                   const std::vector<std::string>& known, ErrorList* errors);
 // The fields' present values as a map.
 ConfigNode PrintMap(const FieldList& fields);
 ConfigNode PrintMap(const std::vector<Field>& fields);
+
+// A key as the manual page, the completion and `--json` show it.
+struct ManualRow {
+  std::string key;  // with the maps it stands in: "rope.scaling.factor"
+  std::string type, default_text, doc;
+  std::vector<std::string> choices;
+};
+// One row a key, those of nested maps after their map. The defaults are the present values.
+std::vector<ManualRow> ManualRows(const FieldList& fields);
 
 // The same from and to text, for anything with Fields(FieldList&).
 template <class S>

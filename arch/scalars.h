@@ -1,0 +1,37 @@
+#ifndef TESSERA_ARCH_SCALARS_H_
+#define TESSERA_ARCH_SCALARS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "arch/fields.h"
+
+// What a scalar of a config means. YAML's own rules read `no` as false and `010` as eight; here an
+// integer is decimal digits with a sign, a truth value is true or false, a number is finite, and
+// every other spelling is an error that says what to write.
+
+namespace tessera {
+
+// Shortest decimal text that reads back as the same double.
+std::string NumberText(double v);
+
+// "file:3:8: heads: expected an integer >= 1, got '1e3'; write 1000"
+absl::Status Expected(const ConfigNode& n, absl::string_view key, absl::string_view type,
+                      absl::string_view hint = "");
+
+// The word none, or null.
+bool IsNone(const ConfigNode& n);
+
+// `or_none` ends the type in errors: "" or " or none". Each reads one scalar into *v and marks it
+// as read; or adds an error, leaves *v and returns false.
+bool ReadInteger(const ConfigNode& n, absl::string_view key, const Range& range,
+                 absl::string_view or_none, int64_t* v, ErrorList* errors);
+bool ReadUnsigned(const ConfigNode& n, absl::string_view key, uint64_t* v, ErrorList* errors);
+bool ReadNumber(const ConfigNode& n, absl::string_view key, const Range& range,
+                absl::string_view or_none, double* v, ErrorList* errors);
+bool ReadTruth(const ConfigNode& n, absl::string_view key, bool* v, ErrorList* errors);
+bool ReadText(const ConfigNode& n, absl::string_view key, std::string* v, ErrorList* errors);
+
+}  // namespace tessera
+
+#endif  // TESSERA_ARCH_SCALARS_H_
