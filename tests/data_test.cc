@@ -262,7 +262,8 @@ TEST(DatasetErrors, OfTokenFiles) {
   EXPECT_EQ(error(ids, {.encoding = Encoding::kU16, .document_id = 300}),
             "F: the document token has id 300, but the tokenizer has 256 tokens");
   const std::string whole = WithHeader(20240520, 1, 4, ids);
-  for (size_t n = 0; n < whole.size(); n += n < 1020 ? 29 : 1) EXPECT_NE(error(whole.substr(0, n), {}), "") << n;
+  for (size_t n = 0; n < whole.size(); n += n < 1020 ? 29 : 1)
+    EXPECT_NE(error(whole.substr(0, n), {}), "") << n;
 }
 
 }  // namespace
