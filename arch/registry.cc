@@ -5,10 +5,11 @@ namespace tessera {
 // One row a block: a name here is a key in the config. A block's file defines its row; nothing else
 // names it.
 
-extern const BlockType kGla, kMamba2, kMlp;
+extern const BlockType kMlp;
+extern const BlockType kMoe;
 
 namespace {
-constexpr const BlockType* kBlocks[] = {&kGla, &kMamba2, &kMlp};
+constexpr const BlockType* kBlocks[] = {&kMlp, &kMoe};
 }  // namespace
 
 std::span<const BlockType* const> AllBlocks() { return kBlocks; }

@@ -50,14 +50,23 @@ float GradRow(const T* x, const T* dy, int64_t F, float w, T* dx, Grad mode) {
   });
 }
 
+template <class Args>
+int64_t SlotOf(const Args& a, int64_t r) {
+  return a.slot_of ? a.slot_of[r] : r;
+}
+template <class Args>
+float WeightOf(const Args& a, int64_t r) {
+  return a.weights == RowWeights::kGiven ? a.weight[SlotOf(a, r)] : 1;
+}
+
 template <class T>
 void ExpertActivation(const ExpertActivationArgs<T>& a) {
   With(a.f, a.gating, [&](auto function, auto gate) {
     ParallelRanges(a.rows, RowGrain(a.F), [&](int64_t begin, int64_t end) {
-      if (end > *a.used) end = *a.used;
+      if (a.used && end > *a.used) end = *a.used;
       for (int64_t r = begin; r < end; ++r)
-        ActivateRow<decltype(function), decltype(gate)>(
-            a.x + r * a.x_stride, a.F, a.weight[a.slot_of[r]], a.y + r * a.y_stride);
+        ActivateRow<decltype(function), decltype(gate)>(a.x + r * a.x_stride, a.F, WeightOf(a, r),
+                                                        a.y + r * a.y_stride);
     });
   });
 }
@@ -67,14 +76,13 @@ void ExpertActivationGrad(const ExpertActivationGradArgs<T>& a) {
   With(a.f, a.gating, [&](auto function, auto gate) {
     ParallelRanges(a.rows, RowGrain(a.F), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
-        const int32_t slot = a.slot_of[r];
         float dot = 0;
-        if (r < *a.used)
+        if (!a.used || r < *a.used)
           dot = GradRow<decltype(function), decltype(gate)>(
-              a.x + r * a.x_stride, a.dy + r * a.dy_stride, a.F, a.weight[slot],
+              a.x + r * a.x_stride, a.dy + r * a.dy_stride, a.F, WeightOf(a, r),
               a.dx ? a.dx + r * a.dx_stride : nullptr, a.dx_mode);
         if (a.dweight == nullptr) continue;
-        float* dw = a.dweight + slot;
+        float* dw = a.dweight + SlotOf(a, r);
         *dw = a.dweight_mode == Grad::kAccumulate ? *dw + dot : dot;
       }
     });

@@ -12,6 +12,8 @@ enum class Gating : uint8_t { kPlain, kGated };
 // before the last product of the expert rather than after it, so that the weight's derivative needs
 // no output of that product.
 
+enum class RowWeights : uint8_t { kGiven, kOnes };
+
 // y[r] = weight[slot_of[r]] f(x[r]) for r < *used; the other rows are left alone.
 template <class T>
 struct ExpertActivationArgs {
@@ -20,7 +22,8 @@ struct ExpertActivationArgs {
   Gating gating;
   const T* x;  // [rows, F], gated [rows, 2F]
   int64_t x_stride;
-  const float* weight;     // [rows], by slot
+  RowWeights weights;
+  const float* weight;     // [rows], by slot; not read if kOnes
   const int32_t* slot_of;  // [rows]
   const int32_t* used;     // rows that belong to an expert
   T* y;                    // [rows,F]
@@ -29,8 +32,9 @@ struct ExpertActivationArgs {
   // As if every row were used.
   Cost cost() const {
     const int64_t in = gating == Gating::kGated ? 2 * F : F;
-    return {.flops = rows * F * (FlopsOf(f) + (gating == Gating::kGated ? 2 : 1)),
-            .bytes = rows * (in + F) * int64_t{sizeof(T)} + 8 * rows};
+    const int64_t given = weights == RowWeights::kGiven ? 1 : 0;
+    return {.flops = rows * F * (FlopsOf(f) + (gating == Gating::kGated ? 1 : 0) + given),
+            .bytes = rows * (in + F) * int64_t{sizeof(T)} + 8 * rows * given};
   }
 };
 
@@ -44,7 +48,8 @@ struct ExpertActivationGradArgs {
   int64_t x_stride;
   const T* dy;  // [rows,F]
   int64_t dy_stride;
-  const float* weight;     // [rows], by slot
+  RowWeights weights;
+  const float* weight;     // [rows], by slot; not read if kOnes
   const int32_t* slot_of;  // [rows]
   const int32_t* used;
   T* dx;  // as x, or null
@@ -55,9 +60,10 @@ struct ExpertActivationGradArgs {
   int64_t rows, F;
   Cost cost() const {
     const int64_t in = gating == Gating::kGated ? 2 * F : F;
+    const int64_t given = weights == RowWeights::kGiven ? 1 : 0;
     const int64_t passes = dx_mode == Grad::kAccumulate ? 3 : 2;
-    return {.flops = rows * F * (2 * FlopsOf(f) + (gating == Gating::kGated ? 6 : 4)),
-            .bytes = rows * (in * passes + F) * int64_t{sizeof(T)} + 12 * rows};
+    return {.flops = rows * F * (2 * FlopsOf(f) + (gating == Gating::kGated ? 3 : 1) + 3 * given),
+            .bytes = rows * (in * passes + F) * int64_t{sizeof(T)} + 12 * rows * given};
   }
 };
 

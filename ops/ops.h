@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "kernels/activation.h"
-#include "kernels/causal_conv.h"
 #include "kernels/expert_activation.h"
 #include "kernels/norm.h"
 #include "kernels/rope.h"
@@ -85,22 +84,15 @@ enum class LastState : uint8_t { kDrop, kKeep };
 struct Scanned {
   Var y, state;
 };
-// A short depthwise convolution of x [B,T,C] with weight [C,W]; bias [C] and state [B,W-1,C] may be
-// undefined. Documents are those of ctx.position, here and in the scans.
-struct ConvInputs {
-  Var x, weight, bias, state;
-  ConvActivation activation = ConvActivation::kNone;
-};
-Scanned CausalConv(Context& ctx, const ConvInputs& in, LastState last);
 // Mamba-2's scan of x [B,T,H*P] with raw step sizes dt [B,T,H], b and c [B,T,G*N], and A_log,
-// dt_bias, D [H]; D and state [B,H,N,P] may be undefined.
+// dt_bias, D [H]; D and state [B,H,N,P] may be undefined. Documents are those of ctx.position.
 struct SsdInputs {
   Var x, dt, b, c, A_log, dt_bias, D, state;
   int64_t N;
 };
 Scanned SsdScan(Context& ctx, const SsdInputs& in, LastState last);
 // Gated linear attention of q, k [B,T,heads*K] and v [B,T,heads*V] with log gates g <= 0 like k;
-// state [B,heads,K,V] may be undefined.
+// state [B,heads,K,V] may be undefined. Documents are those of ctx.position.
 struct GlaInputs {
   Var q, k, v, g, state;
   int64_t heads;
@@ -127,6 +119,9 @@ Var ExpertActivation(Context& ctx, Activation f, Gating gating, const Var& x,
                      const Routing& routing);
 Var CombineLinear(Context& ctx, const Var& x, const Var& weight, const Routing& routing,
                   const Shape& shape);
+// The same activation of all rows of x, each times its weight, fp32 [rows]; undefined: 1.
+Var WeightedActivation(Context& ctx, Activation f, Gating gating, const Var& x,
+                       const Var& weight = Var());
 
 // --- Ends of the model (ops/embedding.cc, ops/head_loss.cc) ---
 // Rows of table [V,D] for tokens int32 [B,T]: [B,T,D] of the compute type.

@@ -35,7 +35,7 @@ struct Routing {
 
 // The number of rows that belong to an expert, as kernels read it.
 inline const int32_t* RowsInUse(const Tensor& offsets) {
-  const int32_t* data = offsets.data<int32_t>();
+  const int32_t* data = offsets.defined() ? offsets.data<int32_t>() : nullptr;
   return data == nullptr ? nullptr : data + offsets.elements() - 1;
 }
 

@@ -1,0 +1,160 @@
+#include <cmath>
+#include <optional>
+
+#include "absl/strings/str_format.h"
+#include "arch/block.h"
+#include "arch/registry.h"
+
+// Mixture of experts (Shazeer et al. 2017, arXiv:1701.06538; Fedus et al. 2021, arXiv:2101.03961):
+//   y = sum over the k experts e that a router chooses for the token of w_e FFN_e(x),
+//   FFN(x) = W_down f(W_up x), gated W_down (f(W_gate x) * W_up x),
+// and shared experts, which every token passes (Dai et al. 2024, arXiv:2401.06066, eq. 9), with a
+// sigmoid gate of their own if asked for (Qwen2-MoE). Fine-grained experts are more of them with a
+// smaller d_ff. The router's arithmetic is fp32 whatever the compute type.
+//
+// Without a capacity factor no token is dropped. With one, an expert takes in training at most
+// ceil(factor tokens top_k / experts) of a batch's tokens, those of earlier rows and, in a row,
+// earlier times first; a token that is turned away keeps its residual path alone. So a later token
+// never displaces an earlier one of its row, but a row can displace those behind it. Validation and
+// generation drop nothing: there, the result of a token does not depend on the batch it came in.
+
+namespace tessera {
+namespace {
+
+enum class Expert : uint8_t { kSwiGlu, kGeGlu, kGelu, kRelu2 };
+
+struct MoeConfig {
+  int64_t experts = 8, top_k = 2;
+  Expert expert = Expert::kSwiGlu;
+  std::optional<int64_t> d_ff;
+  int64_t shared = 0;
+  std::optional<int64_t> shared_d_ff;
+  bool shared_gate = false;
+  RouterSoftmax scores = RouterSoftmax::kAll;
+  bool renormalise = true;
+  double routed_scale = 1;
+  std::optional<double> capacity_factor;
+  double balance_loss = 0.01, z_loss = 1e-3;
+
+  void Fields(FieldList& f) {
+    f.Add("experts", experts, AtLeast(1), "experts that the router chooses from");
+    f.Add("top_k", top_k, Between(1, kMaxChoices), "experts of each token");
+    f.Add("expert", expert,
+          {{"swiglu", Expert::kSwiGlu},
+           {"geglu", Expert::kGeGlu},
+           {"gelu", Expert::kGelu},
+           {"relu2", Expert::kRelu2}},
+          "hidden function of routed and shared experts");
+    f.Add("d_ff", d_ff, AtLeast(1),
+          "hidden width of an expert; none: 8/3 d_model / top_k, up to a multiple of 16");
+    f.Add("shared", shared, AtLeast(0), "experts that every token uses besides");
+    f.Add("shared_d_ff", shared_d_ff, AtLeast(1), "hidden width of a shared expert; none: d_ff");
+    f.Add("shared_gate", shared_gate, "multiply the shared experts by sigmoid(w x)");
+    f.Add(
+        "scores", scores,
+        {{"softmax_then_topk", RouterSoftmax::kAll}, {"topk_then_softmax", RouterSoftmax::kChosen}},
+        "weights: softmax over all experts, or over the chosen ones");
+    f.Add("renormalise", renormalise,
+          "divide the weights by their sum; softmax_then_topk then equals topk_then_softmax");
+    f.Add("routed_scale", routed_scale, Positive(), "factor of the routed experts' sum");
+    f.Add(
+        "capacity_factor", capacity_factor, Positive(),
+        "training: tokens an expert takes, relative to an equal share; none: all. Rows of a batch "
+        "compete for them");
+    f.Add("balance_loss", balance_loss, AtLeast(0), "coefficient of the load-balance loss");
+    f.Add("z_loss", z_loss, AtLeast(0), "coefficient of the router's z-loss");
+  }
+
+  absl::Status Check(const BlockShape&) const {
+    if (top_k > experts)
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "top_k = %d exceeds experts = %d: a token uses an expert once; lower top_k "
+          "or add experts",
+          top_k, experts));
+    if (shared == 0 && (shared_gate || shared_d_ff))
+      return absl::InvalidArgumentError(
+          absl::StrFormat("%s is given but shared = 0: set shared to the number of shared experts",
+                          shared_gate ? "shared_gate" : "shared_d_ff"));
+    return absl::OkStatus();
+  }
+
+  int64_t Width(int64_t D) const {
+    return d_ff.value_or((8 * D + 48 * top_k - 1) / (48 * top_k) * 16);
+  }
+  Gating gating() const {
+    return expert == Expert::kSwiGlu || expert == Expert::kGeGlu ? Gating::kGated : Gating::kPlain;
+  }
+  Activation activation() const {
+    switch (expert) {
+      case Expert::kSwiGlu:
+        return Activation::kSilu;
+      case Expert::kRelu2:
+        return Activation::kRelu2;
+      default:
+        return Activation::kGelu;
+    }
+  }
+  RoutingOptions Routing() const {
+    return {.top_k = top_k,
+            .softmax = renormalise ? RouterSoftmax::kChosen : scores,
+            .scale = routed_scale,
+            .capacity_factor = capacity_factor,
+            .balance_loss = balance_loss,
+            .z_loss = z_loss};
+  }
+};
+
+class Moe final : public Block {
+ public:
+  Moe(const MoeConfig& c, const BlockShape& in, Parameters& p)
+      : routing_(c.Routing()), f_(c.activation()), gating_(c.gating()) {
+    const int64_t D = in.D, F = c.Width(D), E = c.experts;
+    const int64_t halves = gating_ == Gating::kGated ? 2 : 1;
+    const Init last = Normal(0.02 / std::sqrt(2.0 * static_cast<double>(in.layers)));
+    router_ = p.Weight("router", E, D, Normal(0.01));
+    up_ = p.Add("up", {E, halves * F, D}, Normal(0.02), Decay::kYes);
+    down_ = p.Add("down", {E, D, F}, last, Decay::kYes);
+    idle_parameters_ = (E - c.top_k) * (halves + 1) * F * D;
+    if (c.shared == 0) return;
+    const int64_t S = c.shared * c.shared_d_ff.value_or(F);
+    shared_up_ = p.Weight("shared.up", halves * S, D);
+    shared_down_ = p.Weight("shared.down", D, S, last);
+    if (c.shared_gate) shared_gate_ = p.Weight("shared.gate", 1, D, Normal(0.01));
+  }
+
+  Var Forward(Context& ctx, const Var& x, State*) const override {
+    const Routing routing = Route(ctx, RouterLogits(ctx, x, router_), routing_);
+    const Var hidden =
+        ExpertActivation(ctx, f_, gating_, DispatchLinear(ctx, x, up_, routing), routing);
+    const Var y = CombineLinear(ctx, hidden, down_, routing, x.shape());
+    return shared_up_.defined() ? Add(ctx, y, Shared(ctx, x)) : y;
+  }
+
+  StateSize States(DType) const override { return {}; }
+  bool MixesRows() const override { return routing_.capacity_factor.has_value(); }
+  int64_t IdleParameters() const override { return idle_parameters_; }
+
+ private:
+  // One feed-forward layer as wide as all shared experts together is their sum.
+  Var Shared(Context& ctx, const Var& x) const {
+    Var gate;
+    if (shared_gate_.defined())
+      gate = Activate(ctx, Activation::kSigmoid, RouterLogits(ctx, x, shared_gate_));
+    const Var hidden = WeightedActivation(ctx, f_, gating_, Linear(ctx, x, shared_up_), gate);
+    return Linear(ctx, hidden, shared_down_);
+  }
+
+  RoutingOptions routing_;
+  Activation f_;
+  Gating gating_;
+  int64_t idle_parameters_;
+  Var router_, up_, down_;  // up [E, gate and up, D], down [E,D,F]
+  Var shared_up_, shared_down_, shared_gate_;
+};
+
+}  // namespace
+
+extern constexpr BlockType kMoe =
+    DefineBlock<Moe, MoeConfig>("moe", "Mixture of experts", "arXiv:2101.03961");
+
+}  // namespace tessera
