@@ -106,19 +106,22 @@ std::vector<Var> Context::Results(std::vector<Tensor> values, const std::vector<
   return out;
 }
 
+// Gives a gradient its memory: its own, or, for a view (of a view), columns of the whole's.
+void Context::PlaceGrad(GradNode& node) {
+  if (node.grad.defined()) return;
+  if (node.parent == nullptr) {
+    node.grad = New(node.shape, node.dtype);
+    return;
+  }
+  PlaceGrad(*node.parent);
+  // Something else already wrote the whole gradient: this part adds to it.
+  if (node.parent->started) node.started = true;
+  node.grad = node.parent->grad.Slice(node.begin, node.shape[-1]);
+}
+
 GradSlot Context::GradOf(const GradRef& ref) {
   if (ref == nullptr) return {};
-  if (!ref->grad.defined()) {
-    if (ref->parent != nullptr) {
-      GradNode& whole = *ref->parent;
-      // Something else already wrote the whole gradient: this part adds to it.
-      if (whole.started) ref->started = true;
-      if (!whole.grad.defined()) whole.grad = New(whole.shape, whole.dtype);
-      ref->grad = whole.grad.Slice(ref->begin, ref->shape[-1]);
-    } else {
-      ref->grad = New(ref->shape, ref->dtype);
-    }
-  }
+  PlaceGrad(*ref);
   const Grad mode = ref->started ? Grad::kAccumulate : Grad::kOverwrite;
   ref->started = true;
   return {ref->grad, mode};

@@ -198,6 +198,7 @@ class Context {
   };
   void Count(const char* op, const Cost& cost);
   void RunTape();
+  void PlaceGrad(GradNode& node);
 
   Device device_;
   Arena* arena_;

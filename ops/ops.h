@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/activation.h"
+#include "kernels/causal_conv.h"
 #include "kernels/expert_activation.h"
 #include "kernels/norm.h"
 #include "kernels/rope.h"
@@ -84,15 +85,22 @@ enum class LastState : uint8_t { kDrop, kKeep };
 struct Scanned {
   Var y, state;
 };
+// A short depthwise convolution of x [B,T,C] with weight [C,W]; bias [C] and state [B,W-1,C] may be
+// undefined. Documents are those of ctx.position, here and in the scans.
+struct ConvInputs {
+  Var x, weight, bias, state;
+  ConvActivation activation = ConvActivation::kNone;
+};
+Scanned CausalConv(Context& ctx, const ConvInputs& in, LastState last);
 // Mamba-2's scan of x [B,T,H*P] with raw step sizes dt [B,T,H], b and c [B,T,G*N], and A_log,
-// dt_bias, D [H]; D and state [B,H,N,P] may be undefined. Documents are those of ctx.position.
+// dt_bias, D [H]; D and state [B,H,N,P] may be undefined.
 struct SsdInputs {
   Var x, dt, b, c, A_log, dt_bias, D, state;
   int64_t N;
 };
 Scanned SsdScan(Context& ctx, const SsdInputs& in, LastState last);
 // Gated linear attention of q, k [B,T,heads*K] and v [B,T,heads*V] with log gates g <= 0 like k;
-// state [B,heads,K,V] may be undefined. Documents are those of ctx.position.
+// state [B,heads,K,V] may be undefined.
 struct GlaInputs {
   Var q, k, v, g, state;
   int64_t heads;

@@ -6,6 +6,10 @@ namespace {
 
 // Where a block's code takes another way than at its defaults. One line a corner.
 const std::vector<BlockCase> kCorners = {
+    {"gla", "{heads: 2, expand_k: 1, expand_v: 2, conv: 4}", 32},
+    {"gla", "{heads: 3, gate_rank: 1, gate_divisor: 1}", 36},
+    {"mamba2", "{d_state: 16, head_dim: 8, groups: 2, expand: 1.5, bias: true}", 32},
+    {"mamba2", "{d_state: 5, head_dim: 16, conv: 2, conv_bias: false}", 32},
     {"mlp", "{activation: geglu, bias: true}"},
     {"mlp", "{activation: gelu, d_ff: 37, bias: true}"},
     {"mlp", "{activation: relu2}"},

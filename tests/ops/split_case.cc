@@ -23,7 +23,25 @@ std::vector<OpCase> SplitCases() {
     }
     return std::vector<Array<R>>{a, b};
   });
-  return {c};
+  // Parts of a part.
+  OpCase nested = c;
+  nested.name = "nested";
+  nested.run = [](Context& ctx, const std::vector<Var>& in) {
+    const int64_t outer[] = {1, 10}, inner[] = {3, 7};
+    const std::vector<Var> parts = Split(ctx, in[0], outer);
+    const std::vector<Var> of_part = Split(ctx, parts[1], inner);
+    return std::vector<Var>{of_part[1], Scale(ctx, of_part[0], 2)};
+  };
+  nested.SetReference([](const auto& in) {
+    using R = ScalarOf<decltype(in)>;
+    Array<R> a({3, 5, 7}), b({3, 5, 3});
+    for (int64_t r = 0; r < 15; ++r) {
+      for (int64_t i = 0; i < 7; ++i) a[r * 7 + i] = in[0][r * 11 + 4 + i];
+      for (int64_t i = 0; i < 3; ++i) b[r * 3 + i] = 2.0 * in[0][r * 11 + 1 + i];
+    }
+    return std::vector<Array<R>>{a, b};
+  });
+  return {c, nested};
 }
 
 }  // namespace

@@ -1,0 +1,130 @@
+#include <cmath>
+#include <optional>
+
+#include "absl/strings/str_format.h"
+#include "arch/block.h"
+
+// Gated linear attention (Yang et al. 2024, arXiv:2312.06635, section 4.4):
+//   g = log sigmoid(W_2 W_1 x + b) / gate_divisor,   o = GLA(W_q x, W_k x, W_v x, g), scale K^-1/2,
+//   out = W_o (RmsNorm(o) silu(W_r x)), the norm over each head.
+// With `conv`, q, k and v pass a short convolution and silu first.
+
+namespace tessera {
+namespace {
+
+struct GlaConfig {
+  int64_t heads = 4;
+  double expand_k = 0.5, expand_v = 1;
+  int64_t gate_rank = 16;
+  double gate_divisor = 16;
+  std::optional<int64_t> conv;
+  double norm_eps = 1e-5;
+
+  void Fields(FieldList& f) {
+    f.Add("heads", heads, AtLeast(1), "heads; divides the key and the value width");
+    f.Add("expand_k", expand_k, Positive(), "key width / d_model");
+    f.Add("expand_v", expand_v, Positive(), "value width / d_model");
+    f.Add("gate_rank", gate_rank, AtLeast(1), "width between the gate's two projections");
+    f.Add("gate_divisor", gate_divisor, Positive(), "divides the log gates: larger forgets slower");
+    f.Add("conv", conv, Between(2, 8), "taps of a convolution over time on q, k and v");
+    f.Add("norm_eps", norm_eps, Positive(), "added to the mean square in the norm");
+  }
+
+  absl::Status Check(const BlockShape& in) const {
+    const auto divides = [&](const char* key, double expand) {
+      const double width = expand * static_cast<double>(in.D);
+      if (width >= 1 && std::fmod(width, static_cast<double>(heads)) == 0) return absl::OkStatus();
+      return absl::InvalidArgumentError(
+          absl::StrFormat("heads = %d does not divide the width %g (%s = %g times d_model = %d)",
+                          heads, width, key, expand, in.D));
+    };
+    const absl::Status keys = divides("expand_k", expand_k);
+    return keys.ok() ? divides("expand_v", expand_v) : keys;
+  }
+};
+
+// Glorot's uniform bound for each of several projections stacked as one weight.
+Init StackedGlorot(std::vector<int64_t> outs, int64_t in) {
+  return [=](const Rng& rng, int64_t i) {
+    int64_t row = i / in;
+    size_t part = 0;
+    while (row >= outs[part]) row -= outs[part++];
+    const double bound = std::exp2(-2.5) * std::sqrt(6 / static_cast<double>(in + outs[part]));
+    return bound * (2 * rng.Uniform(static_cast<uint64_t>(i)) - 1);
+  };
+}
+
+class Gla final : public Block {
+ public:
+  Gla(const GlaConfig& c, const BlockShape& in, Parameters& p)
+      : heads_(c.heads),
+        key_(std::llround(c.expand_k * static_cast<double>(in.D))),
+        value_(std::llround(c.expand_v * static_cast<double>(in.D))),
+        rank_(c.gate_rank),
+        W_(c.conv.value_or(0)),
+        gate_divisor_(c.gate_divisor),
+        eps_(static_cast<float>(c.norm_eps)) {
+    in_proj_ = p.Weight("in_proj", 2 * key_ + 2 * value_ + rank_, in.D,
+                        StackedGlorot({key_, key_, value_, value_, rank_}, in.D));
+    gate_ = p.Weight("gate", key_, rank_, StackedGlorot({key_}, rank_));
+    gate_bias_ = p.Bias("gate_bias", key_);
+    if (W_ > 0) {
+      const double bound = 1 / std::sqrt(static_cast<double>(W_));
+      conv_ = p.Add("conv", {2 * key_ + value_, W_}, Uniform(-bound, bound), Decay::kYes);
+    }
+    norm_ = p.Gain("norm", value_ / heads_);
+    out_proj_ = p.Weight("out_proj", in.D, value_, StackedGlorot({in.D}, value_));
+  }
+
+  Var Forward(Context& ctx, const Var& x, State* state) const override {
+    const LastState last = state == nullptr ? LastState::kDrop : LastState::kKeep;
+    const int64_t widths[] = {2 * key_ + value_, value_, rank_};
+    const auto parts = Split(ctx, Linear(ctx, x, in_proj_), widths);
+    Var mixed = parts[0];
+    if (W_ > 0) {
+      const Scanned conv = CausalConv(ctx,
+                                      {.x = mixed,
+                                       .weight = conv_,
+                                       .state = state == nullptr ? Var() : state->At("conv"),
+                                       .activation = ConvActivation::kSilu},
+                                      last);
+      mixed = conv.y;
+      if (state != nullptr) state->At("conv") = conv.state;
+    }
+    const int64_t mixed_widths[] = {key_, key_, value_};
+    const auto qkv = Split(ctx, mixed, mixed_widths);
+    const Var g = Activate(ctx, Activation::kLogSigmoid, Linear(ctx, parts[2], gate_, gate_bias_),
+                           static_cast<float>(1 / gate_divisor_));
+    const double K = static_cast<double>(key_ / heads_);
+    const Scanned scanned = GlaScan(ctx,
+                                    {.q = qkv[0],
+                                     .k = qkv[1],
+                                     .v = qkv[2],
+                                     .g = g,
+                                     .state = state == nullptr ? Var() : state->At("S"),
+                                     .heads = heads_,
+                                     .scale = static_cast<float>(1 / std::sqrt(K))},
+                                    last);
+    if (state != nullptr) state->At("S") = scanned.state;
+    const Var o = GatedRmsNorm(ctx, scanned.y, parts[1], norm_, NormGate::kAfter, eps_, heads_);
+    return Linear(ctx, o, out_proj_);
+  }
+
+  StateSize States(DType) const override {
+    const int64_t conv = W_ > 0 ? (W_ - 1) * (2 * key_ + value_) : 0;
+    return {.fixed_bytes = 4 * (key_ * value_ / heads_ + conv)};
+  }
+
+ private:
+  int64_t heads_, key_, value_, rank_, W_;
+  double gate_divisor_;
+  float eps_;
+  Var in_proj_, gate_, gate_bias_, conv_, norm_, out_proj_;
+};
+
+}  // namespace
+
+extern const BlockType kGla =
+    DefineBlock<Gla, GlaConfig>("gla", "Gated linear attention", "arXiv:2312.06635");
+
+}  // namespace tessera
