@@ -16,15 +16,18 @@ enum class Activation : uint8_t {
   kSigmoid,     // 1 / (1 + exp(-x))
   kLogSigmoid,  // log sigmoid(x)
   kSoftplus,    // log(1 + exp(x))
+  kTanh,
+  kExp,
+  kLog,
 };
 constexpr const char* Name(Activation f) {
-  constexpr const char* kNames[] = {"identity", "gelu",        "silu",    "relu2",
-                                    "sigmoid",  "log_sigmoid", "softplus"};
+  constexpr const char* kNames[] = {"identity",    "gelu",     "silu", "relu2", "sigmoid",
+                                    "log_sigmoid", "softplus", "tanh", "exp",   "log"};
   return kNames[static_cast<int>(f)];
 }
 // What one value of f costs, and one of its derivative.
 constexpr int64_t FlopsOf(Activation f) {
-  constexpr int64_t kFlops[] = {0, 4, 4, 2, 3, 4, 4};
+  constexpr int64_t kFlops[] = {0, 4, 4, 2, 3, 4, 4, 4, 1, 1};
   return kFlops[static_cast<int>(f)];
 }
 

@@ -28,6 +28,12 @@ inline __attribute__((always_inline)) Vec ValueOf(Vec x) {
       return LogSigmoid(x);
     case Activation::kSoftplus:
       return Softplus(x);
+    case Activation::kTanh:
+      return Tanh(x);
+    case Activation::kExp:
+      return Exp(x);
+    case Activation::kLog:
+      return Log(x);
   }
 }
 
@@ -59,6 +65,16 @@ inline __attribute__((always_inline)) Tangent TangentOf(Vec x) {
       return {LogSigmoid(x), Sigmoid(-x)};
     case Activation::kSoftplus:
       return {Softplus(x), Sigmoid(x)};
+    case Activation::kTanh: {
+      const Vec t = Tanh(x);
+      return {t, 1.0f - t * t};
+    }
+    case Activation::kExp: {
+      const Vec e = Exp(x);
+      return {e, e};
+    }
+    case Activation::kLog:
+      return {Log(x), 1.0f / x};
   }
 }
 
@@ -86,6 +102,12 @@ void With(Activation f, Use&& use) {
       return use(Function<Activation::kLogSigmoid>{});
     case Activation::kSoftplus:
       return use(Function<Activation::kSoftplus>{});
+    case Activation::kTanh:
+      return use(Function<Activation::kTanh>{});
+    case Activation::kExp:
+      return use(Function<Activation::kExp>{});
+    case Activation::kLog:
+      return use(Function<Activation::kLog>{});
   }
 }
 

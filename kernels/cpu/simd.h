@@ -27,11 +27,12 @@ inline Vec Splat(float x) { return x - Vec{}; }  // x + 0 would turn -0 into 0, 
 inline IVec ISplat(int32_t x) { return x - IVec{}; }
 inline Vec Bits(IVec v) { return reinterpret_cast<Vec>(v); }
 inline IVec Bits(Vec v) { return reinterpret_cast<IVec>(v); }
-inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }
-inline Vec Min(Vec a, Vec b) { return a < b ? a : b; }
 inline Vec Abs(Vec a) { return Bits(Bits(a) & ISplat(0x7fffffff)); }
 
+// a > b ? a : b and a < b ? a : b, so b where either is NaN.
 #ifdef __AVX512F__
+inline Vec Max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+inline Vec Min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 inline Vec Load(const float* p) { return _mm512_loadu_ps(p); }
 inline void Store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
 inline Vec Widen(__m256i h) {
@@ -40,8 +41,8 @@ inline Vec Widen(__m256i h) {
 inline __m256i Narrow(Vec v) { return (__m256i)_mm512_cvtneps_pbh(v); }
 inline Vec Load(const bf16* p) { return Widen(_mm256_loadu_si256((const __m256i*)p)); }
 inline void Store(bf16* p, Vec v) { _mm256_storeu_si256((__m256i*)p, Narrow(v)); }
-// The first n of a vector, 0 <= n <= kLanes; the rest of a load is 0. Where n is kLanes, as it is in
-// the body of ForLanes, these are plain loads and stores.
+// The first n of a vector, 0 <= n <= kLanes; the rest of a load is 0. Where n is kLanes, as it is
+// in the body of ForLanes, these are plain loads and stores.
 inline __mmask16 FirstLanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
 inline Vec Load(const float* p, int64_t n) {
   if (n == kLanes) return Load(p);
@@ -69,6 +70,8 @@ inline Vec Fms(Vec a, Vec b, Vec c) { return _mm512_fmsub_ps(a, b, c); }
 inline IVec ToInt(Vec v) { return (IVec)_mm512_cvtps_epi32(v); }
 inline Vec ToFloat(IVec v) { return _mm512_cvtepi32_ps((__m512i)v); }
 #else
+inline Vec Max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+inline Vec Min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 inline Vec Load(const float* p) { return _mm256_loadu_ps(p); }
 inline void Store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
 inline Vec Load(const bf16* p) {

@@ -3,15 +3,17 @@
 
 #include "kernels/cpu/simd.h"
 
-// exp, log, tanh, sigmoid and their kin over vectors, within about 1-2 ULP of the true value over
-// the whole range (tests/vmath_test.cc measures them), the same code for every instruction set.
-// Infinities and NaN behave as in <cmath>; results below the smallest normal float are 0.
+// exp, log, tanh, sigmoid and their kin over vectors, within 1-2 ULP of the true value over the
+// whole range (sigmoid within 2.5; tests/vmath_test.cc measures them), the same code for every
+// instruction set. Infinities and NaN behave as in <cmath>; results below the smallest normal float
+// are 0.
 
 namespace tessera::TESSERA_ISA {
 
-// exp(x) = 2^n exp(r), |r| <= ln(2)/2: a degree-6 polynomial in r.
+// exp(x) = 2^n exp(r), |r| <= ln(2)/2: a degree-6 polynomial in r. The power of two is added to
+// the exponent. NaN passes through Min and Max, which return their second argument for it.
 inline Vec Exp(Vec x) {
-  const Vec c = Min(Max(x, Splat(-87.33654f)), Splat(88.72283f));
+  const Vec c = Min(Splat(88.72283f), Max(Splat(-87.33654f), x));
   const Vec n = Round(c * 1.44269504f);
   Vec r = c - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
@@ -22,12 +24,9 @@ inline Vec Exp(Vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const Vec y = p * (r * r) + r + 1.0f;
-  // Two factors, since 2^128 is no float of its own.
-  const IVec k = ToInt(n), half = k >> 1;
-  const Vec scaled = y * Bits((half + 127) << 23) * Bits((k - half + 127) << 23);
-  const Vec low = x < -87.33654f ? Splat(0.0f) : scaled;
-  const Vec high = x > 88.72283f ? Splat(__builtin_inff()) : low;
-  return x == x ? high : x;
+  const Vec scaled = Bits(Bits(y) + (ToInt(n) << 23));
+  const Vec low = x < -87.33654f ? Vec{} : scaled;
+  return x > 88.72283f ? Splat(__builtin_inff()) : low;
 }
 
 // log(x) = e ln(2) + log(m), sqrt(1/2) <= m < sqrt(2).

@@ -24,18 +24,26 @@ R ValueOf(Activation f, const R& x) {
       return R(0.0) - log(one + exp(R(0.0) - x));
     case Activation::kSoftplus:
       return log(one + exp(x));
+    case Activation::kTanh:
+      return one - R(2.0) / (one + exp(x + x));
+    case Activation::kExp:
+      return exp(x);
+    case Activation::kLog:
+      return log(x);
   }
   return x;
 }
 
 constexpr Activation kAll[] = {Activation::kIdentity, Activation::kGelu,    Activation::kSilu,
                                Activation::kRelu2,    Activation::kSigmoid, Activation::kLogSigmoid,
-                               Activation::kSoftplus};
+                               Activation::kSoftplus, Activation::kTanh,    Activation::kExp,
+                               Activation::kLog};
 
 OpCase ActivationCase(Activation f, int64_t B, int64_t T, int64_t C, double scale) {
   OpCase c;
   c.name = std::string(Name(f)) + "_" + std::to_string(C);
   c.inputs = {{.name = "x", .shape = {B, T, C}, .value = NormalValues(3)}};
+  if (f == Activation::kLog) c.inputs[0].value = UniformValues(0.1, 9);
   c.run = [=](Context& ctx, const std::vector<Var>& in) {
     return std::vector<Var>{Activate(ctx, f, in[0], static_cast<float>(scale))};
   };
@@ -53,6 +61,7 @@ OpCase GatedCase(Activation f, int64_t B, int64_t T, int64_t C) {
   c.name = "gated_" + std::string(Name(f)) + "_" + std::to_string(C);
   c.inputs = {{.name = "g", .shape = {B, T, C}, .value = NormalValues(2)},
               {.name = "u", .shape = {B, T, C}}};
+  if (f == Activation::kLog) c.inputs[0].value = UniformValues(0.1, 9);
   c.run = [=](Context& ctx, const std::vector<Var>& in) {
     return std::vector<Var>{Gated(ctx, f, in[0], in[1])};
   };
