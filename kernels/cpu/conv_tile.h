@@ -11,9 +11,9 @@
 namespace tessera::TESSERA_ISA {
 namespace {
 
-// A task takes a run of tokens and some channels, block by block; a block of all its taps stays in
-// registers and the L1 cache.
-constexpr int64_t kConvRun = CausalConvGradArgs<float>::kRun, kConvRows = 16, kConvColumns = 512;
+// A task takes a run of tokens and some channels, block by block. A block is a few tokens, since
+// tokens lie far apart and more of them would meet in the same sets of the cache.
+constexpr int64_t kConvRun = CausalConvGradArgs<float>::kRun, kConvRows = 4, kConvColumns = 512;
 constexpr int64_t kTaps = CausalConvArgs<float>::kMaxWidth, kWindow = kConvRows + kTaps - 1;
 
 struct ConvTask {

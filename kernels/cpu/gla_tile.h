@@ -41,18 +41,23 @@ struct GlaTiles {
     };
     LoadRows(at(a.v, a.v_stride, V), a.v_stride, rows, V, v, ldv);
     const T *q = at(a.q, a.q_stride, K), *k = at(a.k, a.k_stride, K), *g = at(a.g, a.g_stride, K);
-    ForLanes(K, [&](int64_t i, int n) {
+    // Row by row, since tokens lie a power of two apart and a walk down them would meet few sets of
+    // the cache.
+    for (int64_t t = 0; t < rows; ++t) {
+      const bool starts = a.position != nullptr && a.position[row + t] == 0;
+      ForLanes(K, [&](int64_t i, int n) {
+        const int64_t to = t * ldk + i;
+        Store(Q + to, LoadPart(q + t * a.q_stride + i, n) * a.scale);
+        Store(Kt + to, LoadPart(k + t * a.k_stride + i, n));
+        Store(decay + to, starts ? Vec{} : Exp(LoadPart(g + t * a.g_stride + i, n)));
+      });
+    }
+    for (int64_t i = 0; i < padded; i += kLanes) {
       Vec p = Splat(1.0f);
       for (int64_t t = 0; t < rows; ++t) {
-        const bool starts = a.position != nullptr && a.position[row + t] == 0;
-        const Vec d = starts ? Vec{} : Exp(LoadPart(g + t * a.g_stride + i, n));
-        const Vec x = LoadPart(q + t * a.q_stride + i, n) * a.scale;
-        p *= d;
-        Store(Q + t * ldk + i, x);
-        Store(Kt + t * ldk + i, LoadPart(k + t * a.k_stride + i, n));
-        Store(decay + t * ldk + i, d);
+        p *= Load(decay + t * ldk + i);
         Store(since + t * ldk + i, p);
-        Store(QS + t * ldk + i, x * p);
+        Store(QS + t * ldk + i, Load(Q + t * ldk + i) * p);
       }
       Store(whole + i, p);
       p = Splat(1.0f);
@@ -61,7 +66,7 @@ struct GlaTiles {
         Store(KU + t * ldk + i, Load(Kt + t * ldk + i) * p);
         p *= Load(decay + t * ldk + i);
       }
-    });
+    }
   }
 };
 
