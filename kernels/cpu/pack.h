@@ -101,7 +101,9 @@ void PackAlong(const Factor& f, const Panel& panel, int64_t k0, int64_t k) {
   }
 }
 
-// Values [p, p + n) of a panel whose lines are stored columns.
+// Values [p, p + n) of a panel whose lines are stored columns. What the next call for this panel
+// reads, n rows further on, is prefetched: rows lie too far apart for the processor to see it
+// coming.
 template <bool kPairs, class T>
 void PackAcross(const Factor& f, const Panel& panel, int64_t k0, int64_t k, int64_t p, int64_t n) {
   constexpr int kStep = kPair<kPairs>;
@@ -110,8 +112,12 @@ void PackAcross(const Factor& f, const Panel& panel, int64_t k0, int64_t k, int6
   for (const int64_t end = p + n; p < end; p += kStep, out += width) {
     const T* a = RowOf<T>(f, k0 + p) + panel.line;
     const T* b = kPairs && p + 1 < k ? RowOf<T>(f, k0 + p + 1) + panel.line : nullptr;
+    const T* next_a = RowOf<T>(f, k0 + (p + n < k ? p + n : p)) + panel.line;
+    const T* next_b = RowOf<T>(f, k0 + (p + n + 1 < k ? p + n + 1 : p)) + panel.line;
     for (int i = 0; i < width; i += kLanes) {
       const int left = lines - i;
+      _mm_prefetch(next_a + i, _MM_HINT_T0);
+      if (kPairs) _mm_prefetch(next_b + i, _MM_HINT_T0);
       Store(out + i, left <= 0 ? Vec{}
                                : LoadAcross<kPairs>(a + i, b == nullptr ? b : b + i,
                                                     left < kLanes ? left : kLanes));
@@ -128,7 +134,7 @@ void PackPanels(const Factor& f, bool along, const Panel* panels, int count, int
     for (int i = 0; i < count; ++i) PackAlong<kPairs, T>(f, panels[i], k0, k);
     return;
   }
-  constexpr int64_t kRowsAtOnce = 16;
+  constexpr int64_t kRowsAtOnce = 8;
   for (int64_t p = 0; p < k; p += kRowsAtOnce)
     for (int i = 0; i < count; ++i)
       PackAcross<kPairs, T>(f, panels[i], k0, k, p, k - p < kRowsAtOnce ? k - p : kRowsAtOnce);

@@ -15,7 +15,7 @@ constexpr bool kWide = kLanes == 16;
 constexpr int kRows = kWide ? 14 : 6, kCols = 2 * kLanes;
 // A panel of b over a block of K is read again for every tile of rows: from L1 where the
 // tile is small, and from L2 where 28 multiply-adds hide that.
-constexpr int64_t kBlockK = kWide ? 512 : 384;
+constexpr int64_t kBlockK = kWide ? 768 : 384;
 constexpr int kMaxTiles = kWide ? 6 : 12;  // of rows of a packed at a time
 constexpr int64_t kBlockM = kMaxTiles * kRows;
 

@@ -9,13 +9,21 @@ inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t Pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-// Blocks of whole register tiles, of either instruction set: 14 by 32, 6 by 16.
-constexpr int64_t kRows = 42, kColumns = 32;
+// Columns come in whole register tiles, of either instruction set.
+constexpr int64_t kColumns = 32;
 // Blocks of one product that keep the threads of a machine busy to the end; fewer if there are
 // other products to fill the gap.
 constexpr int64_t kWanted = 8;
+// Every element packed is used as often as the other side of the block is long: below this, packing
+// shows. Two blocks there are even so.
+constexpr int64_t kSide = 128;
 // Below this many multiply-adds, waking a thread costs more than it brings.
 constexpr int64_t kWorthThread = 1 << 18;
+
+// The size of nearly equal parts of n, whole multiples of `unit`, of about `most` each.
+inline int64_t Even(int64_t n, int64_t most, int64_t unit) {
+  return Pieces(Pieces(n, Pieces(n, most)), unit) * unit;
+}
 
 struct Blocks {
   int64_t rows, columns;  // of a block
@@ -28,17 +36,20 @@ Blocks Cut(const MatmulArgs& a, int64_t products) {
   if (PrefersDots(a)) {
     columns = 8 * (1 + 131072 / (a.K * 32 + 1));  // some 128 KiB of w
   } else if (a.M * a.N * a.K > kWorthThread) {
-    rows = Min(1008, a.M), columns = Min(512, a.N);
-    const int64_t wanted = Max(2, kWanted / products);
-    while (Pieces(a.M, rows) * Pieces(a.N, columns) < wanted) {
-      if (rows >= columns && rows > kRows) {
-        rows = Pieces(Pieces(rows, 2), kRows) * kRows;
-      } else if (columns > kColumns) {
-        columns = Pieces(Pieces(columns, 2), kColumns) * kColumns;
-      } else {
-        break;
+    rows = Even(a.M, 1024, 1), columns = Even(a.N, 768, kColumns);
+    const auto halve = [&](int64_t wanted, int64_t least) {
+      while (Pieces(a.M, rows) * Pieces(a.N, columns) < wanted) {
+        if (rows >= columns && rows >= 2 * least) {
+          rows = Pieces(rows, 2);
+        } else if (columns >= 2 * least) {
+          columns = Even(columns, columns / 2 + 1, kColumns);
+        } else {
+          break;
+        }
       }
-    }
+    };
+    halve(Max(2, kWanted / products), kSide);
+    halve(2, kColumns);
   }
   return {rows, columns, Pieces(a.M, rows), Pieces(a.N, columns)};
 }

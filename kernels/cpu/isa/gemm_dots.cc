@@ -24,7 +24,8 @@ inline __m256 Sums8(const Vec v[8]) {
   return ((r[0] + r[4]) + (r[2] + r[6])) + ((r[1] + r[5]) + (r[3] + r[7]));
 }
 
-// out[i * 4 or 8 + j] = dot(a_i, w_j) for kM rows of a and kN rows of w, over K.
+// out[i * kN + j] = dot(a_i, w_j) for kM rows of a and kN rows of w, over K. The next kN rows of w
+// are prefetched meanwhile: short rows end before the processor's own prefetching has caught up.
 template <int kM, int kN, class W>
 void Dots(int64_t K, const float* a, int64_t lda, const W* w, int64_t ldw, float* out) {
   constexpr int kSums = (kM * kN + 7) / 8 * 8;
@@ -34,7 +35,10 @@ void Dots(int64_t K, const float* a, int64_t lda, const W* w, int64_t ldw, float
   const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
     Vec y[kN];
 #pragma GCC unroll 8
-    for (int j = 0; j < kN; ++j) y[j] = load(w + j * ldw + k);
+    for (int j = 0; j < kN; ++j) {
+      _mm_prefetch(w + (j + kN) * ldw + k, _MM_HINT_T1);
+      y[j] = load(w + j * ldw + k);
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < kM; ++i) {
       const Vec x = load(a + i * lda + k);
