@@ -19,7 +19,7 @@ struct Group {
   float rstd, mean;
   T *dx, *dz;
   float *dgain, *dbias;  // running sums of the block of rows, or null
-  int64_t W, x_stride, dy_stride;
+  int64_t W;
 };
 
 template <NormKind kKind, NormGate kGate, class T>
@@ -55,9 +55,6 @@ void GroupGrad(const Group<T>& g, float* normal, float* incoming, float* sigmoid
   const float W = static_cast<float>(g.W);
   const float along = Sum(dot) / W, shift = kKind == NormKind::kLayer ? Sum(sum) / W : 0;
   ForLanes(g.W, [&](int64_t i, int n) {
-    // This loop reads what is in cache: the time to fetch the next token.
-    __builtin_prefetch(g.x + g.x_stride + i);
-    __builtin_prefetch(g.dy + g.dy_stride + i);
     Vec du = (Load(incoming + i) - Load(normal + i) * along - shift) * g.rstd;
     if constexpr (kGate == NormGate::kBefore) {
       const Vec s = Load(sigmoid + i), z = Load(g.z + i, n);
@@ -95,9 +92,7 @@ void BlockGrad(const NormGradArgs<T>& a, int64_t block) {
                    .dz = at(a.dz, row * a.dz_stride),
                    .dgain = at(dgain, 0),
                    .dbias = at(dbias, 0),
-                   .W = W,
-                   .x_stride = a.x_stride,
-                   .dy_stride = a.dy_stride},
+                   .W = W},
           scratch, scratch + width, scratch + 2 * width, a.dx_mode, a.dz_mode);
     }
 }

@@ -11,7 +11,7 @@ namespace {
 // Rows whose logits are worked on together: some megabytes, which stay in cache while they are
 // turned into gradients, but enough rows that packing the head once a block costs little.
 int64_t BlockRows(int64_t rows, int64_t V) {
-  return std::min(rows, std::clamp<int64_t>((int64_t{1} << 19) / V, 256, 4096));
+  return std::min(rows, std::clamp<int64_t>((int64_t{1} << 19) / V, 512, 4096));
 }
 
 // x += scale[0] d for a gradient that was computed before its cotangent was known.
