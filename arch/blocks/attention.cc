@@ -1,0 +1,189 @@
+#include <cmath>
+#include <optional>
+
+#include "arch/block.h"
+#include "arch/registry.h"
+#include "ops/rope_scaling.h"
+
+// Causal softmax attention (Vaswani et al. 2017, eq. 1) with grouped key-value heads (Ainslie et
+// al. 2023, arXiv:2305.13245), rotary positions (Su et al. 2021, arXiv:2104.09864), a sliding
+// window, and what is put around it: norms of queries and keys, a soft cap of the scores, a gate on
+// the output.
+
+namespace tessera {
+namespace {
+
+struct ScalingConfig : RopeScaling {
+  void Fields(FieldList& f) {
+    f.Add("type", type,
+          {{"none", RopeScalingType::kNone},
+           {"linear", RopeScalingType::kLinear},
+           {"ntk", RopeScalingType::kNtk},
+           {"yarn", RopeScalingType::kYarn},
+           {"llama3", RopeScalingType::kLlama3}},
+          "how the rotation is stretched to longer sequences");
+    f.Add("factor", factor, AtLeast(1), "new length / original length");
+    f.Add("original_length", original_length_tok, AtLeast(0),
+          "tokens trained for; yarn and llama3 need it");
+    f.Add("beta_fast", beta_fast, Positive(), "yarn: pairs that turn more often are kept");
+    f.Add("beta_slow", beta_slow, Positive(), "yarn: pairs that turn less often are divided");
+    f.Add("low_freq_factor", low_freq_factor, Positive(), "llama3: lower bound, in turns");
+    f.Add("high_freq_factor", high_freq_factor, Positive(), "llama3: upper bound, in turns");
+  }
+};
+
+struct RopeConfig {
+  double base = 10000;
+  RopePairing pairing = RopePairing::kHalves;
+  ScalingConfig scaling;
+  void Fields(FieldList& f) {
+    f.Add("base", base, AtLeast(2), "theta_i = base^(-2i/head_dim)");
+    f.Add("pairing", pairing,
+          {{"halves", RopePairing::kHalves}, {"interleaved", RopePairing::kInterleaved}},
+          "which channels turn together");
+    f.Add("scaling", scaling, "stretching to longer sequences");
+  }
+};
+
+struct AttentionConfig {
+  int64_t heads = 4;
+  std::optional<int64_t> kv_heads, head_dim, window;
+  std::optional<RopeConfig> rope = RopeConfig{};
+  bool qk_norm = false, bias = false, gate = false;
+  std::optional<double> soft_cap;
+
+  void Fields(FieldList& f) {
+    f.Add("heads", heads, AtLeast(1), "query heads");
+    f.Add("kv_heads", kv_heads, AtLeast(1), "key and value heads; none is `heads`");
+    f.Add("head_dim", head_dim, AtLeast(1), "width of a head; none is d_model / heads");
+    f.Add("window", window, AtLeast(1), "keys that a query sees, itself included; none is all");
+    f.Add("rope", rope, "rotary positions, or none");
+    f.Add("qk_norm", qk_norm, "RMS norm of every query and key head");
+    f.Add("soft_cap", soft_cap, Positive(), "scores become c tanh(score / c)");
+    f.Add("bias", bias, "biases in all projections");
+    f.Add("gate", gate, "multiply the output by sigmoid of a projection of the input");
+  }
+  absl::Status Check(const BlockShape& in) const {
+    const auto bad = [](const std::string& what) { return absl::InvalidArgumentError(what); };
+    if (!head_dim && in.D % heads != 0)
+      return bad("heads = " + std::to_string(heads) + " does not divide d_model = " +
+                 std::to_string(in.D) + "; change heads or give head_dim");
+    if (heads % kv() != 0)
+      return bad("kv_heads = " + std::to_string(kv()) +
+                 " does not divide heads = " + std::to_string(heads));
+    if (rope && Width(in.D) % 2 != 0)
+      return bad("a head of width " + std::to_string(Width(in.D)) +
+                 " cannot be rotated in pairs; use an even head_dim or rope: none");
+    if (rope && Width(in.D) > 2 * RopeRotation::kMaxPairs)
+      return bad("a head of width " + std::to_string(Width(in.D)) +
+                 " is too wide to rotate; at most " + std::to_string(2 * RopeRotation::kMaxPairs));
+    const bool needs_length = rope && (rope->scaling.type == RopeScalingType::kYarn ||
+                                       rope->scaling.type == RopeScalingType::kLlama3);
+    if (needs_length && !(rope->scaling.original_length_tok > 0))
+      return bad("rope.scaling needs original_length, the tokens that the model was trained for");
+    return absl::OkStatus();
+  }
+  int64_t kv() const { return kv_heads.value_or(heads); }
+  int64_t Width(int64_t D) const { return head_dim.value_or(D / heads); }
+};
+
+class AttentionBlock final : public Block {
+ public:
+  AttentionBlock(const AttentionConfig& c, const BlockShape& in, Parameters& p)
+      : config_(c),
+        width_(c.Width(in.D)),
+        q_(p.Weight("q", c.heads * width_, in.D)),
+        k_(p.Weight("k", c.kv() * width_, in.D)),
+        v_(p.Weight("v", c.kv() * width_, in.D)),
+        out_(p.Weight("out", in.D, c.heads * width_,
+                      Normal(0.02 / std::sqrt(2 * static_cast<double>(in.layers))))) {
+    if (c.bias) {
+      q_bias_ = p.Bias("q_bias", c.heads * width_);
+      // A constant added to every key moves no softmax, so keys have no bias.
+      v_bias_ = p.Bias("v_bias", c.kv() * width_);
+      out_bias_ = p.Bias("out_bias", in.D);
+    }
+    if (c.gate) gate_ = p.Weight("gate", c.heads * width_, in.D);
+    if (c.qk_norm) {
+      q_norm_ = p.Gain("q_norm", width_);
+      k_norm_ = p.Gain("k_norm", width_);
+    }
+    if (c.rope)
+      rotation_ = MakeRotation(ScaledRopeFrequencies(c.rope->scaling, c.rope->base, width_),
+                               c.rope->pairing);
+  }
+
+  Var Forward(Context& ctx, const Var& x, State* state) const override {
+    const AttentionConfig& c = config_;
+    Var q = Linear(ctx, x, q_, q_bias_), k = Linear(ctx, x, k_);
+    const Var v = Linear(ctx, x, v_, v_bias_);
+    if (c.qk_norm) {
+      q = RmsNorm(ctx, q, q_norm_, 1e-6f, c.heads);
+      k = RmsNorm(ctx, k, k_norm_, 1e-6f, c.kv());
+    }
+    if (c.rope) {
+      q = Rope(ctx, q, c.heads, rotation_);
+      k = Rope(ctx, k, c.kv(), rotation_);
+    }
+    const AttentionOptions options{.heads = c.heads,
+                                   .kv_heads = c.kv(),
+                                   .window = c.window.value_or(0),
+                                   .scale = 1 / std::sqrt(static_cast<float>(width_)),
+                                   .soft_cap = static_cast<float>(c.soft_cap.value_or(0))};
+    Var o = Attention(ctx, q, k, v, Past(state), options);
+    if (state != nullptr) Remember(ctx, k, v, state);
+    if (c.gate) o = Gated(ctx, Activation::kSigmoid, Linear(ctx, x, gate_), o);
+    return Linear(ctx, o, out_, out_bias_);
+  }
+
+  StateSize States(DType compute) const override {
+    return {.bytes_per_token = 2 * config_.kv() * width_ * SizeOf(compute),
+            .max_tokens = config_.window ? *config_.window - 1 : -1};
+  }
+
+ private:
+  // Rows of the ring that holds the cache in generation.
+  int64_t Capacity(const State& s) const {
+    return config_.window ? std::min(*config_.window - 1, s.capacity) : s.capacity;
+  }
+
+  KvPast Past(State* state) const {
+    if (state == nullptr || !state->At("k").defined()) return {};
+    KvPast past{.k = state->At("k"), .v = state->At("v")};
+    past.rows = past.k.dim(1);
+    if (state->capacity > 0) {
+      past.first = state->tokens > past.rows ? state->tokens % past.rows : 0;
+      past.rows = std::min(past.rows, state->tokens);
+    }
+    return past;
+  }
+
+  void Remember(Context& ctx, const Var& k, const Var& v, State* state) const {
+    const std::pair<const char*, const Var*> both[] = {{"k", &k}, {"v", &v}};
+    if (config_.window == 1) return;  // a token sees itself alone
+    for (const auto& [name, rows] : both) {
+      Var& cache = state->At(name);
+      if (state->capacity == 0) {
+        const int64_t keep = config_.window ? *config_.window - 1 : INT64_MAX;
+        cache = LastRows(ctx, cache, *rows, keep);
+        continue;
+      }
+      const int64_t capacity = Capacity(*state);
+      if (!cache.defined())
+        cache = Var(ctx.New({rows->dim(0), capacity, rows->dim(2)}, rows->dtype()));
+      WriteRows(ctx, cache.value(), state->tokens % capacity, rows->value());
+    }
+  }
+
+  AttentionConfig config_;
+  int64_t width_;
+  Var q_, k_, v_, out_, q_bias_, v_bias_, out_bias_, gate_, q_norm_, k_norm_;
+  RopeRotation rotation_;
+};
+
+}  // namespace
+
+extern constexpr BlockType kAttention = DefineBlock<AttentionBlock, AttentionConfig>(
+    "attention", "Causal attention", "arXiv:1706.03762");
+
+}  // namespace tessera

@@ -1,0 +1,184 @@
+#include "arch/model.h"
+
+#include <cmath>
+#include <map>
+
+namespace tessera {
+namespace {
+
+// Gains and biases of one norm; RMS norms have no bias.
+void MakeNorm(Parameters& p, const std::string& name, NormKind kind, int64_t width, Var* gain,
+              Var* bias) {
+  *gain = p.Gain(name, width);
+  if (kind == NormKind::kLayer) *bias = p.Bias(name + "_bias", width);
+}
+
+}  // namespace
+
+ModelState::ModelState(int64_t blocks, int64_t batch, int64_t capacity)
+    : position(static_cast<size_t>(batch), 0), states_(static_cast<size_t>(blocks)) {
+  for (State& s : states_) s.capacity = capacity;
+}
+
+int64_t ModelState::bytes() const {
+  int64_t bytes = 0;
+  for (const State& s : states_) bytes += s.bytes();
+  return bytes;
+}
+
+Model::Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parameters)
+    : config_(config), vocab_size_(vocab_size) {
+  const int64_t D = config.d_model;
+  Parameters top(parameters, "model");
+  embedding_ = top.Weight("embedding", vocab_size, D);
+  const BlockShape shape{.D = D, .layers = static_cast<int64_t>(config_.layers.size())};
+  std::map<std::string, const Layer*> shared;
+  layers_.reserve(config_.layers.size());
+  for (const LayerConfig& c : config_.layers) {
+    Layer layer{.config = &c, .first_state = states_};
+    states_ += static_cast<int64_t>(c.branches.size());
+    const auto twin = c.share.empty() ? shared.end() : shared.find(c.share);
+    if (twin != shared.end()) {
+      const int64_t first_state = layer.first_state;
+      layer = *twin->second;
+      layer.config = &c;
+      layer.first_state = first_state;
+    } else {
+      Parameters p(parameters, c.path);
+      if (c.norm != NormPlace::kNone)
+        MakeNorm(p, "norm", config.norm, D, &layer.norm_gain, &layer.norm_bias);
+      if (c.norm == NormPlace::kSandwich)
+        MakeNorm(p, "second_norm", config.norm, D, &layer.second_gain, &layer.second_bias);
+      for (size_t b = 0; b < c.branches.size(); ++b) {
+        const std::string branch = c.branches.size() == 1 ? c.path
+                                                          : c.path + "[" + std::to_string(b) +
+                                                                "]." + c.branches[b].type->name;
+        Parameters q(parameters, branch);
+        layer.blocks.push_back(c.branches[b].config->Build(shape, q));
+        if (c.combine == Join::kConcat && c.branches.size() > 1)
+          layer.projections.push_back(p.Weight("project" + std::to_string(b), D, D));
+      }
+    }
+    layers_.push_back(std::move(layer));
+    if (!c.share.empty()) shared.emplace(c.share, &layers_.back());
+  }
+  MakeNorm(top, "last_norm", config.norm, D, &last_gain_, &last_bias_);
+  head_ = config.tie_embeddings ? embedding_ : top.Weight("head", vocab_size, D);
+}
+
+Var Model::Normalise(Context& ctx, const Var& x, const Var& gain, const Var& bias) const {
+  const float eps = static_cast<float>(config_.norm_eps);
+  return config_.norm == NormKind::kRms ? RmsNorm(ctx, x, gain, eps)
+                                        : LayerNorm(ctx, x, gain, bias, eps);
+}
+
+Var Model::ApplyBlocks(Context& ctx, const Layer& layer, const Var& x, ModelState* state) const {
+  Var sum;
+  const size_t n = layer.blocks.size();
+  for (size_t b = 0; b < n; ++b) {
+    State* const memory =
+        state == nullptr ? nullptr : state->At(layer.first_state + static_cast<int64_t>(b));
+    Var y;
+    if (n == 1) {
+      y = layer.blocks[b]->Forward(ctx, x, memory);
+    } else {
+      Context::Scope scope(ctx, std::to_string(b) + "." + layer.config->branches[b].type->name);
+      y = layer.blocks[b]->Forward(ctx, x, memory);
+    }
+    if (memory != nullptr) memory->tokens += x.dim(1);
+    // A projection of a concatenation is the sum of a projection of each part.
+    if (!layer.projections.empty()) y = Linear(ctx, y, layer.projections[b], Var());
+    sum = b == 0 ? y : Add(ctx, sum, y, 1);
+  }
+  if (layer.config->combine == Join::kMean && n > 1)
+    sum = Activate(ctx, Activation::kIdentity, sum, 1 / static_cast<float>(n));
+  return sum;
+}
+
+Var Model::ApplyLayer(Context& ctx, const Layer& layer, const Var& stream, const Var& input,
+                      ModelState* state) const {
+  const LayerConfig& c = *layer.config;
+  const bool normalised = c.norm == NormPlace::kPre || c.norm == NormPlace::kSandwich;
+  const Var x = normalised ? Normalise(ctx, input, layer.norm_gain, layer.norm_bias) : input;
+  Var y = ApplyBlocks(ctx, layer, x, state);
+  if (c.norm == NormPlace::kSandwich) y = Normalise(ctx, y, layer.second_gain, layer.second_bias);
+  const Var sum = Add(ctx, stream, y, static_cast<float>(c.residual_scale));
+  return c.norm == NormPlace::kPost ? Normalise(ctx, sum, layer.norm_gain, layer.norm_bias) : sum;
+}
+
+Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
+  const int64_t B = tokens.dim(0), T = tokens.dim(1);
+  if (state != nullptr) {
+    ctx.position = ctx.New({B, T}, DType::kI32);
+    for (int64_t b = 0; b < B; ++b) {
+      int64_t& start = state->position[static_cast<size_t>(b)];
+      for (int64_t t = 0; t < T && ctx.position.raw() != nullptr; ++t)
+        ctx.position.data<int32_t>()[b * T + t] = static_cast<int32_t>(start + t);
+      start += T;
+    }
+    state->tokens += T;
+  }
+  Var x = Embedding(ctx, tokens, embedding_);
+  std::map<std::string, Var> named;
+  for (const Layer& layer : layers_) {
+    const LayerConfig& c = *layer.config;
+    Context::Scope scope(ctx, c.path);
+    if (!c.input.empty()) {
+      x = ApplyLayer(ctx, layer, x, named.at(c.input), state);
+    } else if (c.recompute && state == nullptr) {
+      x = ctx.Recompute(
+          x, [&](Context& inner, const Var& v) { return ApplyLayer(inner, layer, v, v, nullptr); });
+    } else {
+      x = ApplyLayer(ctx, layer, x, x, state);
+    }
+    if (!c.name.empty()) named[c.name] = x;
+  }
+  return Normalise(ctx, x, last_gain_, last_bias_);
+}
+
+Var Model::Loss(Context& ctx, const Tensor& tokens, const Tensor& targets) const {
+  const Var hidden = Hidden(ctx, tokens, nullptr);
+  Context::Scope scope(ctx, "head");
+  return HeadLoss(ctx, hidden, head_, targets);
+}
+
+Var Model::LastLogits(Context& ctx, const Var& hidden) const {
+  const int64_t B = hidden.dim(0), T = hidden.dim(1), D = hidden.dim(2);
+  // The last row of each sequence: rows T-1, 2T-1, ... are a view of every T-th row.
+  const Tensor last = hidden.value().Reshape({B, T * D}).Slice((T - 1) * D, D);
+  return Linear(ctx, Var(last), head_, Var());
+}
+
+ModelState Model::NewState(int64_t batch, int64_t capacity) const {
+  return ModelState(states_, batch, capacity);
+}
+
+StateSize Model::States(DType compute) const {
+  StateSize total;
+  for (const Layer& layer : layers_)
+    for (const auto& block : layer.blocks) {
+      const StateSize s = block->States(compute);
+      total.fixed_bytes += s.fixed_bytes;
+      // A bounded cache is, in the long run, a fixed cost.
+      if (s.max_tokens >= 0) {
+        total.fixed_bytes += s.bytes_per_token * s.max_tokens;
+      } else {
+        total.bytes_per_token += s.bytes_per_token;
+      }
+    }
+  return total;
+}
+
+int64_t Model::IdleParameters() const {
+  int64_t idle = 0;
+  std::map<const Block*, bool> seen;
+  for (const Layer& layer : layers_)
+    for (const auto& block : layer.blocks)
+      if (!seen[block.get()]) {
+        seen[block.get()] = true;
+        idle += block->IdleParameters();
+      }
+  return idle;
+}
+
+}  // namespace tessera

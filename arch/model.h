@@ -1,0 +1,84 @@
+#ifndef TESSERA_ARCH_MODEL_H_
+#define TESSERA_ARCH_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arch/block.h"
+#include "arch/model_config.h"
+#include "arch/parameters.h"
+#include "ops/ops.h"
+
+// A language model: embedding, the layer graph of the config, a last norm, and a head over the
+// vocabulary.
+
+namespace tessera {
+
+// What a model remembers of the tokens before: a State for each block, and where each sequence is
+// in its document.
+class ModelState {
+ public:
+  // capacity > 0: for generation of at most that many tokens, caches written in place.
+  ModelState(int64_t blocks, int64_t batch, int64_t capacity);
+  State* At(int64_t block) { return &states_[static_cast<size_t>(block)]; }
+  int64_t bytes() const;
+
+  std::vector<int64_t> position;  // tokens since the start of the document, one a sequence
+  int64_t tokens = 0;             // seen so far
+
+ private:
+  std::vector<State> states_;
+};
+
+class Model {
+ public:
+  // The config has been checked. Parameters are made in `parameters`, in order, not yet
+  // initialised.
+  Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parameters);
+
+  // tokens [B,T] int32 in [0, vocab) -> the last norm's output [B,T,D]. ctx.position must be set,
+  // unless there is a state: then the positions follow from it, and it is advanced by T.
+  Var Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const;
+
+  // Mean cross-entropy over the targets that are not -1, in nats, as an fp32 scalar; its gradient
+  // is the objective's.
+  Var Loss(Context& ctx, const Tensor& tokens, const Tensor& targets) const;
+
+  // Logits [rows, vocab] of the last token of each sequence of a hidden output [B,T,D].
+  Var LastLogits(Context& ctx, const Var& hidden) const;
+
+  ModelState NewState(int64_t batch, int64_t capacity) const;
+  StateSize States(DType compute) const;
+  int64_t vocab_size() const { return vocab_size_; }
+  int64_t d_model() const { return config_.d_model; }
+  // Parameters that one token does not use.
+  int64_t IdleParameters() const;
+
+  struct Layer {
+    const LayerConfig* config;
+    std::vector<std::shared_ptr<Block>> blocks;
+    std::vector<Var> projections;  // concat: one [D,D] a branch
+    Var norm_gain, norm_bias, second_gain, second_bias;
+    int64_t first_state;
+  };
+  const std::vector<Layer>& layers() const { return layers_; }
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  Var Normalise(Context& ctx, const Var& x, const Var& gain, const Var& bias) const;
+  Var ApplyBlocks(Context& ctx, const Layer& layer, const Var& x, ModelState* state) const;
+  Var ApplyLayer(Context& ctx, const Layer& layer, const Var& stream, const Var& input,
+                 ModelState* state) const;
+
+  ModelConfig config_;
+  int64_t vocab_size_;
+  Var embedding_, head_, last_gain_, last_bias_;
+  std::vector<Layer> layers_;
+  int64_t states_ = 0;
+};
+
+}  // namespace tessera
+
+#endif  // TESSERA_ARCH_MODEL_H_

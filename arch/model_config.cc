@@ -1,0 +1,263 @@
+#include "arch/model_config.h"
+
+#include "absl/strings/str_cat.h"
+#include "arch/map_reader.h"
+#include "arch/registry.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kMaxLayers = 10000;
+
+std::vector<std::string> BlockNames() {
+  std::vector<std::string> names;
+  for (const BlockType* type : AllBlocks()) names.push_back(type->name);
+  return names;
+}
+
+// A block by its name and keys: `gla`, or `gla: {heads: 2}`.
+BranchConfig ReadBlock(const std::string& name, const Location& where, const ConfigNode* keys,
+                       const BlockShape& shape, ErrorList* errors) {
+  BranchConfig branch{.type = FindBlock(name)};
+  if (branch.type == nullptr) {
+    if (keys != nullptr) keys->MarkRead();
+    errors->Add(absl::InvalidArgumentError(
+        absl::StrCat(where.ToString(), ": ", UnknownName("block", name, "a layer", BlockNames()))));
+    return branch;
+  }
+  branch.config = branch.type->make_config();
+  FieldList fields;
+  branch.config->Fields(fields);
+  if (keys != nullptr) {
+    keys->MarkRead();
+    ReadMap(*keys, fields, name, errors);
+  }
+  if (const absl::Status checked = branch.config->Check(shape); !checked.ok())
+    errors->Add(absl::InvalidArgumentError(
+        absl::StrCat(where.ToString(), ": ", name, ": ", checked.message())));
+  return branch;
+}
+
+class LayerReader {
+ public:
+  LayerReader(int64_t D, ErrorList* errors) : shape_{.D = D, .layers = 1}, errors_(errors) {}
+  std::vector<LayerConfig> layers;
+
+  void ReadList(const ConfigNode& list) {
+    list.read = true;
+    if (list.kind != ConfigNode::Kind::kList || list.items.empty()) {
+      errors_->Add(list.Error(
+          absl::StrCat("layers: expected a list of layers such as [attention, mlp], got ",
+                       list.kind == ConfigNode::Kind::kList ? "an empty one" : list.KindName())));
+      return;
+    }
+    for (const ConfigNode& item : list.items) ReadItem(item);
+  }
+
+  // Names must be known before they are read from, and weights shared between like layers.
+  void CheckNames(const ConfigNode& where) {
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const LayerConfig& l = layers[i];
+      bool found = l.input.empty();
+      for (size_t j = 0; j < i; ++j) {
+        found = found || layers[j].name == l.input;
+        if (!l.share.empty() && layers[j].share == l.share && !Alike(layers[j], l))
+          errors_->Add(
+              where.Error(absl::StrCat(l.path, ": share: ", l.share,
+                                       " is the name of another kind of layer, ", layers[j].path)));
+      }
+      if (!found)
+        errors_->Add(where.Error(
+            absl::StrCat(l.path, ": input: no earlier layer has the name '", l.input, "'")));
+    }
+  }
+
+ private:
+  static bool Alike(const LayerConfig& a, const LayerConfig& b) {
+    if (a.branches.size() != b.branches.size() || a.norm != b.norm || a.combine != b.combine)
+      return false;
+    for (size_t i = 0; i < a.branches.size(); ++i) {
+      if (a.branches[i].type != b.branches[i].type || a.branches[i].config == nullptr) return false;
+      FieldList x, y;
+      a.branches[i].config->Fields(x);
+      b.branches[i].config->Fields(y);
+      if (PrintYamlFlow(PrintMap(x)) != PrintYamlFlow(PrintMap(y))) return false;
+    }
+    return true;
+  }
+
+  void Push(LayerConfig layer, const std::string& block) {
+    layer.path = absl::StrCat("layers[", layers.size(), "].", block);
+    layers.push_back(std::move(layer));
+  }
+
+  void ReadItem(const ConfigNode& item) {
+    item.read = true;
+    if (static_cast<int64_t>(layers.size()) >= kMaxLayers) {
+      errors_->Add(item.Error(absl::StrCat("more than ", kMaxLayers, " layers")));
+      return;
+    }
+    if (item.kind == ConfigNode::Kind::kScalar) {
+      LayerConfig layer;
+      layer.branches = {ReadBlock(item.Text(), item.where, nullptr, shape_, errors_)};
+      Push(std::move(layer), item.text);
+      return;
+    }
+    MapReader reader(item, "a layer", errors_);
+    if (const ConfigNode* times = reader.Take("repeat")) {
+      ReadRepeat(*times, reader);
+      return;
+    }
+    LayerConfig layer;
+    FieldList fields;
+    layer.Fields(fields);
+    reader.TakeFields(fields);
+    if (const ConfigNode* parallel = reader.Take("parallel")) {
+      ReadParallel(*parallel, &layer);
+      reader.Finish();
+      if (!layer.branches.empty()) Push(std::move(layer), "parallel");
+      return;
+    }
+    const auto rest = reader.Rest();
+    if (rest.size() != 1) {
+      errors_->Add(item.Error(absl::StrCat(
+          "a layer holds one block, this one has ", rest.size(), rest.empty() ? "" : ": ",
+          rest.empty() ? "" : rest[0]->key, rest.size() > 1 ? ", " + rest[1]->key : "")));
+      item.MarkRead();
+      return;
+    }
+    layer.branches = {
+        ReadBlock(rest[0]->key, rest[0]->key_where, &rest[0]->value, shape_, errors_)};
+    Push(std::move(layer), rest[0]->key);
+  }
+
+  void ReadRepeat(const ConfigNode& times, MapReader& reader) {
+    int64_t n = 1;
+    FieldList fields;
+    fields.Add("repeat", n, Range{.low = 1, .high = 1000}, "times");
+    ReadField(times, fields.all()[0], errors_);
+    const ConfigNode* inner = reader.Require("layers", "the layers to repeat");
+    reader.Finish();
+    for (int64_t i = 0; inner != nullptr && i < n && errors_->empty(); ++i) ReadList(*inner);
+  }
+
+  void ReadParallel(const ConfigNode& node, LayerConfig* layer) {
+    node.read = true;
+    MapReader reader(node, "parallel", errors_);
+    FieldList fields;
+    fields.Add("combine", layer->combine,
+               {{"sum", Join::kSum}, {"mean", Join::kMean}, {"concat", Join::kConcat}},
+               "how the branches become one");
+    reader.TakeFields(fields);
+    const ConfigNode* branches = reader.Require("branches", "a list of blocks");
+    reader.Finish();
+    if (branches == nullptr) return;
+    branches->read = true;
+    if (branches->kind != ConfigNode::Kind::kList || branches->items.size() < 2) {
+      errors_->Add(branches->Error("branches: expected a list of two or more blocks"));
+      return;
+    }
+    for (const ConfigNode& b : branches->items) {
+      b.read = true;
+      if (b.kind == ConfigNode::Kind::kScalar) {
+        layer->branches.push_back(ReadBlock(b.Text(), b.where, nullptr, shape_, errors_));
+      } else if (b.kind == ConfigNode::Kind::kMap && b.entries.size() == 1) {
+        layer->branches.push_back(ReadBlock(b.entries[0].key, b.entries[0].key_where,
+                                            &b.entries[0].value, shape_, errors_));
+      } else {
+        b.MarkRead();
+        errors_->Add(b.Error("a branch is one block, such as gla or gla: {heads: 2}"));
+      }
+    }
+  }
+
+  BlockShape shape_;
+  ErrorList* errors_;
+};
+
+ConfigNode MapOf(const std::string& key, ConfigNode value) {
+  ConfigNode map;
+  map.kind = ConfigNode::Kind::kMap;
+  map.entries.push_back({key, {}, std::move(value)});
+  return map;
+}
+
+ConfigNode PrintBranch(const BranchConfig& b) {
+  FieldList fields;
+  b.config->Fields(fields);
+  return MapOf(b.type->name, PrintMap(fields));
+}
+
+}  // namespace
+
+void LayerConfig::Fields(FieldList& f) {
+  f.Add("norm", norm,
+        {{"pre", NormPlace::kPre},
+         {"post", NormPlace::kPost},
+         {"sandwich", NormPlace::kSandwich},
+         {"none", NormPlace::kNone}},
+        "where the layer normalises");
+  f.Add("residual_scale", residual_scale, AnyNumber(), "multiplies the block's output");
+  f.Add("recompute", recompute, "keep no activations; run the layer again in the backward pass");
+  f.Add("share", share, "layers of one name have one set of weights");
+  f.Add("name", name, "for later layers to read from");
+  f.Add("input", input, "read that layer's output in place of the stream");
+}
+
+void ModelConfig::Fields(FieldList& f) {
+  f.Add("d_model", d_model, Range{.low = 1, .high = 65536}, "width of the residual stream");
+  f.Add("vocab", vocab, "bytes, or the path of a tokenizer.json");
+  f.Add("tie_embeddings", tie_embeddings, "the head is the embedding");
+  f.Add("norm", norm, {{"rms", NormKind::kRms}, {"layer", NormKind::kLayer}}, "kind of all norms");
+  f.Add("norm_eps", norm_eps, Positive(), "added to the variance");
+}
+
+ModelConfig ReadModelConfig(const ConfigNode& model, ErrorList* errors) {
+  model.read = true;
+  ModelConfig config;
+  MapReader reader(model, "model", errors);
+  FieldList fields;
+  config.Fields(fields);
+  reader.TakeFields(fields);
+  const ConfigNode* list = reader.Require("layers", "the layer list");
+  reader.Finish();
+  if (list == nullptr || !errors->empty()) return config;
+  LayerReader layers(config.d_model, errors);
+  layers.ReadList(*list);
+  if (errors->empty()) layers.CheckNames(*list);
+  config.layers = std::move(layers.layers);
+  return config;
+}
+
+ConfigNode PrintModelConfig(const ModelConfig& config) {
+  ModelConfig copy = config;
+  FieldList fields;
+  copy.Fields(fields);
+  ConfigNode model = PrintMap(fields);
+  ConfigNode list;
+  list.kind = ConfigNode::Kind::kList;
+  for (LayerConfig& layer : copy.layers) {
+    ConfigNode item;
+    if (layer.branches.size() == 1) {
+      item = PrintBranch(layer.branches[0]);
+    } else {
+      ConfigNode branches;
+      branches.kind = ConfigNode::Kind::kList;
+      for (const BranchConfig& b : layer.branches) branches.items.push_back(PrintBranch(b));
+      FieldList combine;
+      combine.Add("combine", layer.combine,
+                  {{"sum", Join::kSum}, {"mean", Join::kMean}, {"concat", Join::kConcat}}, "");
+      ConfigNode parallel = PrintMap(combine);
+      parallel.entries.push_back({"branches", {}, std::move(branches)});
+      item = MapOf("parallel", std::move(parallel));
+    }
+    FieldList around;
+    layer.Fields(around);
+    for (ConfigNode::Entry& e : PrintMap(around).entries) item.entries.push_back(std::move(e));
+    list.items.push_back(std::move(item));
+  }
+  model.entries.push_back({"layers", {}, std::move(list)});
+  return model;
+}
+
+}  // namespace tessera

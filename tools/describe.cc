@@ -1,0 +1,91 @@
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "arch/cost.h"
+#include "tools/command.h"
+#include "train/run_config.h"
+#include "train/tokenizer.h"
+
+namespace tessera {
+namespace {
+
+nlohmann::json CostJson(const ModelCost& c) {
+  nlohmann::json layers = nlohmann::json::array();
+  for (const LayerCost& l : c.layers)
+    layers.push_back(
+        {{"path", l.path},
+         {"parameters", l.parameters},
+         {"active_parameters", l.active_parameters},
+         {"flops_per_token", {{"forward", l.forward_flops}, {"training", l.training_flops}}},
+         {"state_bytes", l.state.fixed_bytes},
+         {"kv_bytes_per_token", l.state.bytes_per_token}});
+  return {{"parameters", c.parameters},
+          {"active_parameters", c.active_parameters},
+          {"flops_per_token",
+           {{"forward", c.forward_flops},
+            {"training", c.training_flops},
+            {"recompute", c.recompute_flops}}},
+          {"state_bytes", c.state_bytes},
+          {"kv_bytes_per_token", c.kv_bytes_per_token},
+          {"activation_bytes", c.activation_bytes},
+          {"batch", c.batch},
+          {"seq", c.seq},
+          {"layers", layers}};
+}
+
+void PrintTable(const RunConfig& config, const ModelCost& c) {
+  std::printf("%s: d_model %ld, vocabulary %s, %s on cpu (%s)\n\n", config.name.c_str(),
+              static_cast<long>(config.model.d_model), config.model.vocab.c_str(),
+              Name(config.train.precision), Name(ActiveIsa()));
+  std::printf("  %-28s %12s %12s %14s %14s %12s %10s\n", "layer", "parameters", "active",
+              "forward F/tok", "training F/tok", "state B", "KV B/tok");
+  for (const LayerCost& l : c.layers)
+    std::printf("  %-28s %12ld %12ld %14.0f %14.0f %12ld %10ld\n", l.path.c_str(), l.parameters,
+                l.active_parameters, l.forward_flops, l.training_flops, l.state.fixed_bytes,
+                l.state.bytes_per_token);
+  std::printf("  %-28s %12ld %12ld %14.0f %14.0f %12ld %10ld\n", "total", c.parameters,
+              c.active_parameters, c.forward_flops, c.training_flops, c.state_bytes,
+              c.kv_bytes_per_token);
+  std::printf("\nActivations of a training pass over %ld x %ld tokens: %.1f MiB at the peak.\n",
+              c.batch, c.seq, static_cast<double>(c.activation_bytes) * 0x1p-20);
+}
+
+int Describe(const std::string& path, const std::vector<std::string>& overrides, bool json) {
+  const absl::StatusOr<RunConfig> config = ReadRunConfig(path, overrides);
+  if (!config.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(config.status().message()).c_str());
+    return 2;
+  }
+  const auto tokenizer = LoadTokenizer(config->model.vocab);
+  if (!tokenizer.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(tokenizer.status().message()).c_str());
+    return 2;
+  }
+  const TrainConfig& t = config->train;
+  const ModelCost cost =
+      MeasureCost(config->model, (*tokenizer)->vocab_size(), t.batch, t.seq, t.precision);
+  if (json) {
+    std::printf("%s\n", CostJson(cost).dump(2).c_str());
+  } else {
+    PrintTable(*config, cost);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddDescribe(CLI::App* app, int* code) {
+  struct Options {
+    std::string config;
+    std::vector<std::string> overrides;
+    bool json = false;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App* c = app->add_subcommand("describe", "what a config costs, before anything runs");
+  c->add_option("config", o->config, "a YAML file")->required();
+  c->add_option("overrides", o->overrides, "key=value, such as train.seq=1024");
+  c->add_flag("--json", o->json, "for scripts");
+  c->callback([=] { *code = Describe(o->config, o->overrides, o->json); });
+}
+
+}  // namespace tessera

@@ -1,0 +1,29 @@
+#include <cstdio>
+
+#include "kernels/cpu/isa.h"
+#include "tools/command.h"
+
+int main(int argc, char** argv) {
+  if (const char* error = tessera::CpuError(); error != nullptr) {
+    std::fprintf(stderr, "tessera: %s\n", error);
+    return 1;
+  }
+  CLI::App app("Tessera: compose, cost, train and run language-model architectures.", "tessera");
+  app.require_subcommand(1);
+  app.footer(
+      "Examples:\n  tessera describe configs/quickstart.yaml\n"
+      "  tessera train configs/quickstart.yaml train.lr=1e-3 --run runs/mine\n"
+      "  tessera generate --run runs/mine --prompt 'The ' --tokens 200\n"
+      "  tessera blocks gla");
+  int code = 0;
+  tessera::AddTrain(&app, &code);
+  tessera::AddGenerate(&app, &code);
+  tessera::AddDescribe(&app, &code);
+  tessera::AddBlocks(&app, &code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  return code;
+}

@@ -1,0 +1,109 @@
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+
+#include "core/parallel.h"
+#include "tools/command.h"
+#include "train/run.h"
+
+namespace tessera {
+namespace {
+
+// Set by Ctrl-C: the run finishes its step, saves and ends. A second one ends it at once.
+volatile int interrupted = 0;
+void OnSignal(int) {
+  if (interrupted != 0) _exit(130);
+  interrupted = 1;
+}
+
+struct Options {
+  std::string config, run, isa = "auto", device = "auto";
+  std::vector<std::string> overrides;
+  bool resume = false, quiet = false;
+  int64_t threads = -1, seed = -1;
+};
+
+// One line that moves on a terminal, a line now and then in a pipe.
+class Progress {
+ public:
+  Progress(const RunConfig& config, bool quiet)
+      : last_step_(config.train.LastStep()),
+        tokens_(config.train.TokensPerStep()),
+        quiet_(quiet),
+        terminal_(isatty(STDERR_FILENO) != 0) {}
+  void Step(const Trainer& trainer, const StepReport& r) {
+    using Clock = std::chrono::steady_clock;
+    const auto now = Clock::now();
+    const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(5);
+    if (quiet_ || (now - shown_ < pause && r.step != last_step_)) return;
+    shown_ = now;
+    const double left = r.seconds * static_cast<double>(last_step_ - r.step);
+    std::fprintf(stderr, "%sstep %ld/%ld  loss %.4f  %.0f tokens/s  %.1f GFLOP/s  %.0f s left%s",
+                 terminal_ ? "\r\033[K" : "", static_cast<long>(r.step),
+                 static_cast<long>(last_step_), r.loss, static_cast<double>(tokens_) / r.seconds,
+                 trainer.counted_flops() / r.seconds * 1e-9, left,
+                 terminal_ && r.step != last_step_ ? "" : "\n");
+  }
+  void Say(const std::string& text) const {
+    if (!quiet_) std::fprintf(stderr, "%s%s\n", terminal_ ? "\r\033[K" : "", text.c_str());
+  }
+
+ private:
+  int64_t last_step_, tokens_;
+  bool quiet_, terminal_;
+  std::chrono::steady_clock::time_point shown_{};
+};
+
+int Fail(const absl::Status& status, int code) {
+  std::fprintf(stderr, "tessera: %s\n", std::string(status.message()).c_str());
+  return code;
+}
+
+int Train(const Options& o) {
+  if (o.device == "cuda")
+    return Fail(
+        absl::InvalidArgumentError("this build has no CUDA backend; use --device cpu or auto"), 2);
+  if (o.isa != "auto" && !SetIsa(o.isa == "avx512" ? Isa::kAvx512 : Isa::kAvx2))
+    return Fail(absl::InvalidArgumentError("--isa " + o.isa + ": not supported by this processor"),
+                2);
+  absl::StatusOr<RunConfig> config = ReadRunConfig(o.config, o.overrides);
+  if (!config.ok()) return Fail(config.status(), 2);
+  if (o.threads >= 0) config->train.threads = o.threads;
+  if (o.seed >= 0) config->train.seed = static_cast<uint64_t>(o.seed);
+  Progress progress(*config, o.quiet);
+  progress.Say(std::string("device cpu (") + Name(ActiveIsa()) + ")");
+  std::signal(SIGINT, OnSignal);
+  std::signal(SIGTERM, OnSignal);
+  const absl::StatusOr<std::string> directory = TrainRun(
+      *config, {.directory = o.run, .resume = o.resume}, &interrupted,
+      [&](const Trainer& t, const StepReport& r) { progress.Step(t, r); },
+      [&](const std::string& text) { progress.Say(text); });
+  if (!directory.ok())
+    return Fail(directory.status(),
+                directory.status().code() == absl::StatusCode::kInvalidArgument ? 2 : 1);
+  std::printf("%s\n", directory->c_str());
+  return interrupted != 0 ? 130 : 0;
+}
+
+}  // namespace
+
+void AddTrain(CLI::App* app, int* code) {
+  auto o = std::make_shared<Options>();
+  CLI::App* c = app->add_subcommand("train", "train a config; Ctrl-C saves and ends");
+  c->add_option("config", o->config, "a YAML file")->required();
+  c->add_option("overrides", o->overrides, "key=value, such as train.lr=1e-3");
+  c->add_option("--run", o->run, "run directory (default runs/<config name>-<n>)");
+  c->add_flag("--resume", o->resume, "continue the run from its last checkpoint");
+  c->add_option("--threads", o->threads, "0: one a core")->check(CLI::NonNegativeNumber);
+  c->add_option("--seed", o->seed, "of weights and data order")->check(CLI::NonNegativeNumber);
+  c->add_option("--device", o->device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  c->add_option("--isa", o->isa, "auto, avx2 or avx512")
+      ->check(CLI::IsMember({"auto", "avx2", "avx512"}));
+  c->add_flag("--quiet", o->quiet, "no progress");
+  c->callback([=] { *code = Train(*o); });
+}
+
+}  // namespace tessera

@@ -1,0 +1,203 @@
+#include "train/run.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "core/parallel.h"
+#include "core/status.h"
+#include "train/files.h"
+#include "train/tfevents.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string FreeDirectory(const std::string& name) {
+  for (int64_t n = 1;; ++n) {
+    const std::string path = absl::StrCat("runs/", name, "-", n);
+    if (!fs::exists(path)) return path;
+  }
+}
+
+TensorView ViewOf(const std::string& name, const Tensor& t) {
+  TensorView v{.name = name, .dtype = t.dtype(), .data = t.raw(), .bytes = t.bytes()};
+  for (int i = 0; i < t.shape().rank(); ++i) v.shape.push_back(t.dim(i));
+  return v;
+}
+
+// Copies a checkpoint's array over a tensor of the same name and shape.
+absl::Status Restore(const SafetensorsFile& file, const std::string& name, const Tensor& to) {
+  const TensorView* from = file.Find(name);
+  const TensorView want = ViewOf(name, to);
+  if (from == nullptr || from->shape != want.shape || from->dtype != want.dtype)
+    return absl::FailedPreconditionError(
+        absl::StrCat("the checkpoint has no ", name, " of shape ", to.shape().ToString(),
+                     "; it is of another model. Resume with the config in the run directory"));
+  std::memcpy(to.raw(), from->data, static_cast<size_t>(to.bytes()));
+  return absl::OkStatus();
+}
+
+// metrics.jsonl, cut at the step that a run continues from.
+class MetricsFile {
+ public:
+  ~MetricsFile() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+  absl::Status Open(const std::string& path, int64_t after_step) {
+    path_ = path;
+    std::string kept;
+    if (fs::exists(path)) {
+      TESSERA_ASSIGN_OR_RETURN(const std::string old, ReadFile(path));
+      for (size_t at = 0, end; (end = old.find('\n', at)) != std::string::npos; at = end + 1) {
+        const nlohmann::json row = nlohmann::json::parse(old.substr(at, end - at), nullptr, false);
+        if (row.is_object() && row.value("step", int64_t{0}) <= after_step)
+          kept += old.substr(at, end - at + 1);
+      }
+    }
+    TESSERA_RETURN_IF_ERROR(AtomicWrite(path, kept));
+    descriptor_ = open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+    return descriptor_ < 0 ? FileError("open", path, errno) : absl::OkStatus();
+  }
+  absl::Status Write(const nlohmann::json& row) {
+    return WriteAll(descriptor_, row.dump() + "\n", path_);
+  }
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+};
+
+absl::Status Save(const std::string& directory, const Trainer& trainer, int64_t keep) {
+  std::vector<TensorView> weights, moments;
+  for (const auto& n : trainer.Weights()) weights.push_back(ViewOf(n.name, n.tensor));
+  for (const auto& n : trainer.Moments()) moments.push_back(ViewOf(n.name, n.tensor));
+  return SaveCheckpoint(directory, trainer.step(), {.model = weights, .optimizer = moments},
+                        nlohmann::json::object(), keep);
+}
+
+absl::Status Resume(const std::string& directory, Trainer* trainer,
+                    const std::function<void(const std::string&)>& message) {
+  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadCheckpoint(directory));
+  for (const std::string& w : checkpoint.warnings) message("warning: " + w);
+  for (const auto& n : trainer->Weights())
+    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, n.name, n.tensor));
+  for (const auto& n : trainer->Moments())
+    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.optimizer, n.name, n.tensor));
+  trainer->Resume(checkpoint.step);
+  message(absl::StrCat("resumed at step ", checkpoint.step));
+  return absl::OkStatus();
+}
+
+nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, double flops, double seconds) {
+  nlohmann::json row = {{"step", r.step},
+                        {"tokens", r.step * tokens_a_step},
+                        {"loss", r.loss},
+                        {"grad_norm", r.grad_norm},
+                        {"lr", r.lr},
+                        {"tokens_per_second", static_cast<double>(tokens_a_step) / r.seconds},
+                        {"flops_per_second", flops / r.seconds},
+                        {"step_seconds", r.seconds},
+                        {"seconds", seconds}};
+  for (const auto& [name, values] : r.metrics) {
+    if (values.size() == 1) {
+      row[name] = values[0];
+    } else {
+      row[name] = values;
+    }
+  }
+  return row;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> TrainRun(
+    const RunConfig& config, const RunOptions& options, const volatile int* interrupted,
+    const std::function<void(const Trainer&, const StepReport&)>& report,
+    const std::function<void(const std::string&)>& message) {
+  const TrainConfig& t = config.train;
+  if (t.text.empty() && t.jsonl.empty() && t.tokens.empty())
+    return absl::InvalidArgumentError(
+        "no data: set train.text, train.jsonl or train.tokens to a file");
+  TESSERA_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer,
+                           LoadTokenizer(config.model.vocab));
+  TESSERA_ASSIGN_OR_RETURN(const Dataset data, Dataset::Open(t.Data(), tokenizer, t.seq));
+  const std::string directory =
+      options.directory.empty() ? FreeDirectory(config.name) : options.directory;
+  if (!options.resume && fs::exists(directory))
+    return absl::AlreadyExistsError(absl::StrCat(
+        directory, " exists; continue it with --resume, or choose another --run directory"));
+  if (options.resume && !fs::exists(directory))
+    return absl::NotFoundError(
+        absl::StrCat(directory, " does not exist; there is nothing to resume"));
+  SetThreads(static_cast<int>(t.threads));
+  TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
+                           Trainer::Create(config, tokenizer->vocab_size()));
+  if (options.resume) TESSERA_RETURN_IF_ERROR(Resume(directory, trainer.get(), message));
+  TESSERA_RETURN_IF_ERROR(MakeDirectories(directory));
+  TESSERA_RETURN_IF_ERROR(AtomicWrite(directory + "/config.yaml", PrintRunConfig(config)));
+  if (const std::string text = tokenizer->Serialize(); !text.empty())
+    TESSERA_RETURN_IF_ERROR(AtomicWrite(directory + "/tokenizer.json", text));
+  MetricsFile metrics;
+  TESSERA_RETURN_IF_ERROR(metrics.Open(directory + "/metrics.jsonl", trainer->step()));
+  TESSERA_ASSIGN_OR_RETURN(EventWriter events, EventWriter::Open(directory, trainer->step() + 1));
+  const auto start = std::chrono::steady_clock::now();
+  while (trainer->step() < t.LastStep() && *interrupted == 0) {
+    TESSERA_ASSIGN_OR_RETURN(const StepReport r, trainer->Step(data));
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    TESSERA_RETURN_IF_ERROR(
+        metrics.Write(RowOf(r, t.TokensPerStep(), trainer->counted_flops(), seconds)));
+    std::vector<EventWriter::Scalar> scalars = {
+        {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}};
+    const bool last = r.step == t.LastStep();
+    if (t.eval_every > 0 && (r.step % t.eval_every == 0 || last) &&
+        data.ValidationBatches(t.batch, t.seq) > 0) {
+      const Evaluation e = trainer->Evaluate(data);
+      TESSERA_RETURN_IF_ERROR(metrics.Write({{"step", r.step},
+                                             {"val_loss", e.loss},
+                                             {"val_bits_per_byte", e.bits_per_byte},
+                                             {"val_tokens", e.tokens}}));
+      scalars.push_back({"val_bits_per_byte", e.bits_per_byte});
+      message(absl::StrCat("step ", r.step, ": validation ", e.bits_per_byte, " bits per byte"));
+    }
+    const double wall =
+        std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+    TESSERA_RETURN_IF_ERROR(events.Write(r.step, wall, scalars));
+    report(*trainer, r);
+    if (r.step % t.save_every == 0 && !last)
+      TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
+  }
+  TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
+  return directory;
+}
+
+absl::StatusOr<LoadedRun> LoadRun(const std::string& directory) {
+  LoadedRun run;
+  TESSERA_ASSIGN_OR_RETURN(run.config, ReadRunConfig(directory + "/config.yaml", {}));
+  const std::string own = directory + "/tokenizer.json";
+  TESSERA_ASSIGN_OR_RETURN(run.tokenizer,
+                           LoadTokenizer(fs::exists(own) ? own : run.config.model.vocab));
+  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadCheckpoint(directory));
+  Arena meta(Arena::Backing::kMeta, 0);
+  {
+    ParameterSet shapes(&meta, false);
+    const Model model(run.config.model, run.tokenizer->vocab_size(), &shapes);
+    run.arena = std::make_unique<Arena>(Arena::Backing::kMemory, meta.peak_bytes());
+  }
+  run.parameters = std::make_unique<ParameterSet>(run.arena.get(), false);
+  run.model =
+      std::make_unique<Model>(run.config.model, run.tokenizer->vocab_size(), run.parameters.get());
+  for (const Parameter& p : run.parameters->all())
+    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, p.name, p.var.value()));
+  run.step = checkpoint.step;
+  return run;
+}
+
+}  // namespace tessera

@@ -1,0 +1,100 @@
+#include "train/run_config.h"
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "arch/map_reader.h"
+#include "core/status.h"
+
+namespace tessera {
+
+void TrainConfig::Fields(FieldList& f) {
+  f.Add("text", text, "data: a file of plain text");
+  f.Add("jsonl", jsonl, "data: a file with a JSON object a line, documents under `text`");
+  f.Add("tokens", tokens, "data: a binary file of token ids");
+  f.Add("val_fraction", val_fraction, Between(0, 0.5), "part of the data kept for validation");
+  f.Add("steps", steps, AtLeast(1), "optimizer steps that the schedule spans");
+  f.Add("stop_at", stop_at, AtLeast(1), "stop after this step and save");
+  f.Add("batch", batch, AtLeast(1), "sequences a micro-batch");
+  f.Add("seq", seq, AtLeast(1), "tokens a sequence");
+  f.Add("accumulate", accumulate, AtLeast(1), "micro-batches a step");
+  f.Add("lr", lr, Positive(), "peak learning rate");
+  f.Add("schedule", schedule,
+        {{"cosine", ScheduleKind::kCosine},
+         {"wsd", ScheduleKind::kWsd},
+         {"constant", ScheduleKind::kConstant}},
+        "of the learning rate after the warm-up");
+  f.Add("warmup", warmup, AtLeast(0), "steps");
+  f.Add("final_lr_ratio", final_lr_ratio, Between(0, 1), "last learning rate / peak");
+  f.Add("decay_fraction", decay_fraction, Between(0, 1), "wsd: part of the steps that decays");
+  f.Add("weight_decay", weight_decay, AtLeast(0), "of matrices");
+  f.Add("beta1", beta1, FromBelow(0, 1), "AdamW");
+  f.Add("beta2", beta2, FromBelow(0, 1), "AdamW");
+  f.Add("epsilon", epsilon, Positive(), "AdamW");
+  f.Add("clip", clip, AtLeast(0), "largest norm of the gradient; 0 does not clip");
+  f.Add("precision", precision, {{"fp32", DType::kF32}, {"bf16", DType::kBF16}},
+        "of activations and products; parameters and states are fp32");
+  f.Add("seed", seed, "of weights and data order");
+  f.Add("threads", threads, AtLeast(0), "0: one a core");
+  f.Add("eval_every", eval_every, AtLeast(0), "steps between validations; 0 never");
+  f.Add("eval_tokens", eval_tokens, AtLeast(1), "of the validation part, at most");
+  f.Add("save_every", save_every, AtLeast(1), "steps between checkpoints");
+  f.Add("keep", keep, AtLeast(1), "checkpoints kept");
+}
+
+Schedule TrainConfig::LearningRate() const {
+  return {.kind = schedule,
+          .peak = lr,
+          .final_ratio = final_lr_ratio,
+          .warmup_steps = warmup,
+          .decay_fraction = decay_fraction,
+          .steps = steps};
+}
+
+DataConfig TrainConfig::Data() const {
+  DataConfig d;
+  d.val_fraction = val_fraction;
+  d.format = !text.empty()    ? DataConfig::Format::kText
+             : !jsonl.empty() ? DataConfig::Format::kJsonl
+                              : DataConfig::Format::kTokens;
+  d.path = text + jsonl + tokens;
+  return d;
+}
+
+absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
+                                        const std::vector<std::string>& overrides) {
+  TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ReadYamlFile(path));
+  for (const std::string& o : overrides) TESSERA_RETURN_IF_ERROR(Override(&root, o));
+  RunConfig config{.name = std::filesystem::path(path).stem().string()};
+  ErrorList errors;
+  root.read = true;
+  MapReader reader(root, "the config", &errors);
+  if (const ConfigNode* model = reader.Require("model", "the model"))
+    config.model = ReadModelConfig(*model, &errors);
+  if (const ConfigNode* train = reader.Take("train")) {
+    train->read = true;
+    FieldList fields;
+    config.train.Fields(fields);
+    ReadMap(*train, fields, "train", &errors);
+    const TrainConfig& t = config.train;
+    if ((t.text.empty() ? 0 : 1) + (t.jsonl.empty() ? 0 : 1) + (t.tokens.empty() ? 0 : 1) > 1)
+      errors.Add(train->Error("train has more than one of text, jsonl, tokens; keep one"));
+  }
+  reader.Finish();
+  if (errors.empty()) ReportUnread(root, &errors);
+  TESSERA_RETURN_IF_ERROR(errors.ToStatus());
+  return config;
+}
+
+std::string PrintRunConfig(const RunConfig& config) {
+  RunConfig copy = config;
+  FieldList fields;
+  copy.train.Fields(fields);
+  ConfigNode root;
+  root.kind = ConfigNode::Kind::kMap;
+  root.entries.push_back({"model", {}, PrintModelConfig(config.model)});
+  root.entries.push_back({"train", {}, PrintMap(fields)});
+  return PrintYaml(root);
+}
+
+}  // namespace tessera

@@ -1,0 +1,64 @@
+#ifndef TESSERA_TRAIN_RUN_CONFIG_H_
+#define TESSERA_TRAIN_RUN_CONFIG_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "arch/model_config.h"
+#include "train/data.h"
+#include "train/schedule.h"
+
+namespace tessera {
+
+// The `train:` part of a config.
+struct TrainConfig {
+  std::string text, jsonl, tokens;  // one of them: the path of the data
+  double val_fraction = 0.05;
+  int64_t steps = 500;
+  std::optional<int64_t> stop_at;  // stop early and save; the schedule still spans `steps`
+  int64_t batch = 16;              // sequences a micro-batch
+  int64_t seq = 256;               // tokens a sequence
+  int64_t accumulate = 1;          // micro-batches a step
+  double lr = 3e-3;
+  ScheduleKind schedule = ScheduleKind::kCosine;
+  int64_t warmup = 20;
+  double final_lr_ratio = 0.1;
+  double decay_fraction = 0.2;
+  double weight_decay = 0.1;
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
+  double clip = 1.0;  // of the gradient's norm; 0 does not clip
+  DType precision = DType::kF32;
+  uint64_t seed = 1;
+  int64_t threads = 0;          // 0: one a core
+  int64_t eval_every = 100;     // steps; 0 never
+  int64_t eval_tokens = 32768;  // of the validation part, at most
+  int64_t save_every = 500;     // steps; the last is always saved
+  int64_t keep = 2;             // checkpoints
+
+  void Fields(FieldList& f);
+  Schedule LearningRate() const;
+  DataConfig Data() const;
+  int64_t TokensPerStep() const { return batch * seq * accumulate; }
+  int64_t LastStep() const { return stop_at ? std::min(*stop_at, steps) : steps; }
+};
+
+// A whole config file.
+struct RunConfig {
+  std::string name;  // of the file, without folder and ending
+  ModelConfig model;
+  TrainConfig train;
+};
+
+// Reads a file and `key=value` overrides. A status holds every mistake, a line each.
+absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
+                                        const std::vector<std::string>& overrides);
+
+// The resolved config; reads back equal.
+std::string PrintRunConfig(const RunConfig& config);
+
+}  // namespace tessera
+
+#endif  // TESSERA_TRAIN_RUN_CONFIG_H_
