@@ -44,7 +44,7 @@ Model::Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parame
       layer.config = &c;
       layer.first_state = first_state;
     } else {
-      Parameters p(parameters, c.path);
+      Parameters p(parameters, c.path + ".residual");  // apart from the names of its block
       if (c.norm != NormPlace::kNone)
         MakeNorm(p, "norm", config.norm, D, &layer.norm_gain, &layer.norm_bias);
       if (c.norm == NormPlace::kSandwich)
