@@ -12,6 +12,7 @@
 #include "core/parallel.h"
 #include "core/status.h"
 #include "train/files.h"
+#include "train/report.h"
 #include "train/tfevents.h"
 
 namespace tessera {
@@ -175,6 +176,7 @@ absl::StatusOr<std::string> TrainRun(
       TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
   }
   TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
+  TESSERA_RETURN_IF_ERROR(WriteReport(directory, trainer->cost()));
   return directory;
 }
 
