@@ -11,6 +11,7 @@ namespace tessera {
 void AddTrain(CLI::App* app, int* code);
 void AddGenerate(CLI::App* app, int* code);
 void AddDescribe(CLI::App* app, int* code);
+void AddBench(CLI::App* app, int* code);
 void AddBlocks(CLI::App* app, int* code);
 
 }  // namespace tessera

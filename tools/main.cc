@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   tessera::AddTrain(&app, &code);
   tessera::AddGenerate(&app, &code);
   tessera::AddDescribe(&app, &code);
+  tessera::AddBench(&app, &code);
   tessera::AddBlocks(&app, &code);
   try {
     app.parse(argc, argv);

@@ -1,0 +1,201 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "arch/cost.h"
+#include "arch/registry.h"
+#include "core/parallel.h"
+#include "core/status.h"
+#include "tools/command.h"
+#include "train/files.h"
+#include "train/run_config.h"
+#include "train/tokenizer.h"
+
+// Times blocks, or whole configs, against each other: the same width, tokens and machine, in turns,
+// so that a slow moment hits all alike.
+
+namespace tessera {
+namespace {
+
+struct Options {
+  std::vector<std::string> subjects;
+  std::vector<int64_t> seq = {512, 2048};
+  std::vector<std::string> modes = {"train", "forward", "prefill", "decode"};
+  int64_t d_model = 256, layers = 2, tokens = 4096, rounds = 5, threads = 0;
+  std::string precision = "fp32", json;
+};
+
+// One model at one length in one mode, ready to be timed.
+class Subject {
+ public:
+  Subject(const std::string& name, const ModelConfig& config, int64_t vocab,
+          const std::string& mode, int64_t seq, const Options& o)
+      : name(name), mode(mode), seq(seq), config_(config), vocab_(vocab) {
+    compute_ = o.precision == "bf16" ? DType::kBF16 : DType::kF32;
+    batch_ = mode == "train" || mode == "forward" ? std::max<int64_t>(1, o.tokens / seq) : 1;
+    Arena meta(Arena::Backing::kMeta, 0);
+    ParameterSet shapes(&meta, true);
+    const Model model(config_, vocab_, &shapes);
+    parameter_arena_ = std::make_unique<Arena>(Arena::Backing::kMemory, meta.peak_bytes());
+    parameters_ = std::make_unique<ParameterSet>(parameter_arena_.get(), true);
+    model_ = std::make_unique<Model>(config_, vocab_, parameters_.get());
+    parameters_->Initialise(1);
+    // Address space only: what is touched is what a pass needs.
+    arena_ = std::make_unique<Arena>(Arena::Backing::kMemory, int64_t{1} << 38);
+    if (mode == "decode") {
+      state_ = std::make_unique<ModelState>(model_->NewState(1, seq + 4096));
+      Pass(seq);
+    }
+  }
+
+  std::string name, mode;
+  int64_t seq;
+  std::vector<double> seconds;
+  int64_t tokens() const { return mode == "decode" ? kDecoded : batch_ * seq; }
+  double flops = 0;  // of one timed run
+  int64_t state_bytes = 0;
+
+  void Time() {
+    const auto start = std::chrono::steady_clock::now();
+    flops = 0;
+    if (mode == "decode") {
+      for (int i = 0; i < kDecoded; ++i) Pass(1);
+    } else {
+      Pass(seq);
+    }
+    seconds.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  double Median() const {
+    std::vector<double> s = seconds;
+    std::sort(s.begin(), s.end());
+    return s[s.size() / 2];
+  }
+
+ private:
+  static constexpr int kDecoded = 32;
+
+  void Pass(int64_t T) {
+    CostCounter counter;
+    Context ctx(Device::kCpu, arena_.get());
+    ctx.compute = compute_;
+    ctx.counter = &counter;
+    const Tensor tokens = ctx.New({batch_, T}, DType::kI32),
+                 targets = ctx.New({batch_, T}, DType::kI32);
+    ctx.position = ctx.New({batch_, T}, DType::kI32);
+    for (int64_t i = 0; i < batch_ * T; ++i) {
+      tokens.data<int32_t>()[i] = static_cast<int32_t>(i * 7919 % vocab_);
+      targets.data<int32_t>()[i] = static_cast<int32_t>(i * 104729 % vocab_);
+      ctx.position.data<int32_t>()[i] = static_cast<int32_t>(i % T);
+    }
+    if (mode == "train") {
+      parameters_->ForgetGradients();
+      TrainPass(ctx, *model_, tokens, targets, 1);
+    } else if (mode == "forward") {
+      model_->Loss(ctx, tokens, targets);
+    } else if (mode == "prefill") {
+      ModelState fresh = model_->NewState(1, T);
+      model_->LastLogits(ctx, model_->Hidden(ctx, tokens, &fresh));
+      state_bytes = fresh.bytes();
+    } else {
+      model_->LastLogits(ctx, model_->Hidden(ctx, tokens, state_.get()));
+      state_bytes = state_->bytes();
+    }
+    const ScopeCost total = counter.Total();
+    flops += static_cast<double>(total.forward.flops + total.backward.flops);
+  }
+
+  ModelConfig config_;
+  int64_t vocab_, batch_ = 1;
+  DType compute_;
+  std::unique_ptr<Arena> parameter_arena_, arena_;
+  std::unique_ptr<ParameterSet> parameters_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<ModelState> state_;
+};
+
+// A block's name stands for `layers` of it at `d_model`; anything else is a config file.
+absl::StatusOr<std::pair<ModelConfig, int64_t>> ModelOf(const std::string& name, const Options& o) {
+  if (FindBlock(name) == nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(const RunConfig config, ReadRunConfig(name, {}));
+    TESSERA_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(config.model.vocab));
+    return std::make_pair(config.model, tokenizer->vocab_size());
+  }
+  const std::string yaml = "{d_model: " + std::to_string(o.d_model) +
+                           ", layers: [{repeat: " + std::to_string(o.layers) + ", layers: [" +
+                           name + "]}]}";
+  TESSERA_ASSIGN_OR_RETURN(const ConfigNode node, ParseYaml(yaml, "bench"));
+  ErrorList errors;
+  ModelConfig config = ReadModelConfig(node, &errors);
+  TESSERA_RETURN_IF_ERROR(errors.ToStatus());
+  return std::make_pair(std::move(config), int64_t{256});
+}
+
+int Bench(const Options& o) {
+  SetThreads(static_cast<int>(o.threads));
+  nlohmann::json rows = nlohmann::json::array();
+  std::printf("%-24s %-8s %6s %12s %14s %10s %12s\n", "what", "mode", "seq", "ms", "tokens/s",
+              "GFLOP/s", "state B");
+  for (const std::string& mode : o.modes)
+    for (const int64_t seq : o.seq) {
+      std::vector<std::unique_ptr<Subject>> subjects;
+      for (const std::string& name : o.subjects) {
+        const auto model = ModelOf(name, o);
+        if (!model.ok()) {
+          std::fprintf(stderr, "tessera: %s\n", std::string(model.status().message()).c_str());
+          return 2;
+        }
+        subjects.push_back(
+            std::make_unique<Subject>(name, model->first, model->second, mode, seq, o));
+        subjects.back()->Time();
+        subjects.back()->seconds.clear();
+      }
+      for (int64_t round = 0; round < o.rounds; ++round)
+        for (const auto& s : subjects) s->Time();
+      for (const auto& s : subjects) {
+        const double median = s->Median(), rate = static_cast<double>(s->tokens()) / median;
+        std::printf("%-24s %-8s %6ld %12.3f %14.0f %10.1f %12ld\n", s->name.c_str(), mode.c_str(),
+                    static_cast<long>(seq), median * 1e3, rate, s->flops / median * 1e-9,
+                    static_cast<long>(s->state_bytes));
+        std::fflush(stdout);
+        rows.push_back({{"name", s->name},
+                        {"mode", mode},
+                        {"seq", seq},
+                        {"tokens", s->tokens()},
+                        {"median_seconds", median},
+                        {"seconds", s->seconds},
+                        {"tokens_per_second", rate},
+                        {"flops_per_second", s->flops / median},
+                        {"state_bytes", s->state_bytes}});
+      }
+    }
+  if (o.json.empty()) return 0;
+  const absl::Status written = AtomicWrite(o.json, rows.dump(2) + "\n");
+  if (!written.ok()) std::fprintf(stderr, "tessera: %s\n", std::string(written.message()).c_str());
+  return written.ok() ? 0 : 1;
+}
+
+}  // namespace
+
+void AddBench(CLI::App* app, int* code) {
+  auto o = std::make_shared<Options>();
+  CLI::App* c = app->add_subcommand("bench", "time blocks or configs against each other");
+  c->add_option("what", o->subjects, "blocks by name, or config files")->required();
+  c->add_option("--seq", o->seq, "sequence lengths")->delimiter(',')->check(CLI::PositiveNumber);
+  c->add_option("--modes", o->modes, "of train, forward, prefill, decode")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"train", "forward", "prefill", "decode"}));
+  c->add_option("--d-model", o->d_model, "width of blocks")->check(CLI::PositiveNumber);
+  c->add_option("--layers", o->layers, "layers of a block")->check(CLI::Range(1, 1000));
+  c->add_option("--tokens", o->tokens, "of a train or forward pass")->check(CLI::PositiveNumber);
+  c->add_option("--rounds", o->rounds, "timed runs; the median counts")->check(CLI::PositiveNumber);
+  c->add_option("--threads", o->threads, "0: one a core")->check(CLI::NonNegativeNumber);
+  c->add_option("--precision", o->precision, "fp32 or bf16")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+  c->add_option("--json", o->json, "also write the rows to this file");
+  c->footer("Example:\n  tessera bench attention gla mamba2 --seq 512,2048 --modes train,decode");
+  c->callback([=] { *code = Bench(*o); });
+}
+
+}  // namespace tessera
