@@ -104,8 +104,8 @@ nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, double flops, d
                         {"lr", r.lr},
                         {"tokens_per_second", static_cast<double>(tokens_a_step) / r.seconds},
                         {"flops_per_second", flops / r.seconds},
-                        {"step_seconds", r.seconds},
-                        {"seconds", seconds}};
+                        {"seconds", r.seconds},
+                        {"elapsed_seconds", seconds}};
   for (const auto& [name, values] : r.metrics) {
     if (values.size() == 1) {
       row[name] = values[0];
