@@ -6,6 +6,12 @@ namespace {
 
 // Where a block's code takes another way than at its defaults. One line a corner.
 const std::vector<BlockCase> kCorners = {
+    {"attention", "{heads: 4, kv_heads: 2, window: 8, qk_norm: true, gate: true}"},
+    {"attention", "{heads: 2, kv_heads: 1, head_dim: 24, soft_cap: 5, bias: true, window: 2}"},
+    {"attention",
+     "{heads: 4, rope: {pairing: interleaved, scaling: {type: yarn, factor: 4, "
+     "original_length: 64}}}"},
+    {"attention", "{rope: none, window: 40}"},
     {"gla", "{heads: 2, expand_k: 1, expand_v: 2, conv: 4}", 32},
     {"gla", "{heads: 3, gate_rank: 1, gate_divisor: 1}", 36},
     {"mamba2", "{d_state: 16, head_dim: 8, groups: 2, expand: 1.5, bias: true}", 32},
