@@ -8,6 +8,7 @@
 #include "core/parallel.h"
 #include "core/status.h"
 #include "tools/command.h"
+#include "train/chart.h"
 #include "train/files.h"
 #include "train/run_config.h"
 #include "train/tokenizer.h"
@@ -23,7 +24,7 @@ struct Options {
   std::vector<int64_t> seq = {512, 2048};
   std::vector<std::string> modes = {"train", "forward", "prefill", "decode"};
   int64_t d_model = 256, layers = 2, tokens = 4096, rounds = 5, threads = 0;
-  std::string precision = "fp32", json;
+  std::string precision = "fp32", json, svg;
 };
 
 // One model at one length in one mode, ready to be timed.
@@ -132,6 +133,29 @@ absl::StatusOr<std::pair<ModelConfig, int64_t>> ModelOf(const std::string& name,
   return std::make_pair(std::move(config), int64_t{256});
 }
 
+// A panel a mode: tokens a second over the sequence length, a curve a subject.
+std::string Drawing(const nlohmann::json& rows, const Options& o) {
+  std::vector<std::string> panels;
+  for (const std::string& mode : o.modes) {
+    std::vector<Curve> curves;
+    for (const std::string& name : o.subjects) {
+      Curve curve{name, {}};
+      for (const nlohmann::json& row : rows)
+        if (row["mode"] == mode && row["name"] == name)
+          curve.points.emplace_back(row["seq"].get<double>(), row["tokens_per_second"].get<double>());
+      std::sort(curve.points.begin(), curve.points.end());
+      curves.push_back(std::move(curve));
+    }
+    panels.push_back(LineChart({.title = mode + ": tokens a second",
+                                .x_label = "sequence length",
+                                .log_x = true,
+                                .log_y = true,
+                                .points = true},
+                               curves));
+  }
+  return StackSvg(panels);
+}
+
 int Bench(const Options& o) {
   SetThreads(static_cast<int>(o.threads));
   nlohmann::json rows = nlohmann::json::array();
@@ -142,10 +166,7 @@ int Bench(const Options& o) {
       std::vector<std::unique_ptr<Subject>> subjects;
       for (const std::string& name : o.subjects) {
         const auto model = ModelOf(name, o);
-        if (!model.ok()) {
-          std::fprintf(stderr, "tessera: %s\n", std::string(model.status().message()).c_str());
-          return 2;
-        }
+        if (!model.ok()) return Fail(model.status(), 2);
         subjects.push_back(
             std::make_unique<Subject>(name, model->first, model->second, mode, seq, o));
         subjects.back()->Time();
@@ -170,10 +191,11 @@ int Bench(const Options& o) {
                         {"state_bytes", s->state_bytes}});
       }
     }
-  if (o.json.empty()) return 0;
-  const absl::Status written = AtomicWrite(o.json, rows.dump(2) + "\n");
-  if (!written.ok()) std::fprintf(stderr, "tessera: %s\n", std::string(written.message()).c_str());
-  return written.ok() ? 0 : 1;
+  if (!o.json.empty())
+    if (const absl::Status s = AtomicWrite(o.json, rows.dump(2) + "\n"); !s.ok()) return Fail(s, 1);
+  if (!o.svg.empty())
+    if (const absl::Status s = AtomicWrite(o.svg, Drawing(rows, o)); !s.ok()) return Fail(s, 1);
+  return 0;
 }
 
 }  // namespace
@@ -194,7 +216,11 @@ void AddBench(CLI::App* app, int* code) {
   c->add_option("--precision", o->precision, "fp32 or bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}));
   c->add_option("--json", o->json, "also write the rows to this file");
-  c->footer("Example:\n  tessera bench attention gla mamba2 --seq 512,2048 --modes train,decode");
+  c->add_option("--svg", o->svg, "also draw them into this file");
+  c->footer(
+      "Examples:\n  tessera bench attention gla mamba2 --seq 512,2048 --modes train,decode\n"
+      "  tessera bench attention gla --seq 512,1024,2048,4096,8192 --modes prefill --svg "
+      "lengths.svg");
   c->callback([=] { *code = Bench(*o); });
 }
 

@@ -46,6 +46,7 @@ void AddBlocks(CLI::App* app, int* code) {
   CLI::App* c = app->add_subcommand("blocks", "list the blocks, or one block's keys");
   c->add_option("name", o->name, "a block");
   c->add_flag("--json", o->json, "for scripts");
+  c->footer("Examples:\n  tessera blocks\n  tessera blocks gla\n  tessera blocks --json");
   c->callback([=] { *code = Blocks(o->name, o->json); });
 }
 

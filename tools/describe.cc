@@ -52,15 +52,9 @@ void PrintTable(const RunConfig& config, const ModelCost& c) {
 
 int Describe(const std::string& path, const std::vector<std::string>& overrides, bool json) {
   const absl::StatusOr<RunConfig> config = ReadRunConfig(path, overrides);
-  if (!config.ok()) {
-    std::fprintf(stderr, "%s\n", std::string(config.status().message()).c_str());
-    return 2;
-  }
+  if (!config.ok()) return Fail(config.status(), 2);
   const auto tokenizer = LoadTokenizer(config->model.vocab);
-  if (!tokenizer.ok()) {
-    std::fprintf(stderr, "%s\n", std::string(tokenizer.status().message()).c_str());
-    return 2;
-  }
+  if (!tokenizer.ok()) return Fail(tokenizer.status(), 2);
   const TrainConfig& t = config->train;
   const ModelCost cost =
       MeasureCost(config->model, (*tokenizer)->vocab_size(), t.batch, t.seq, t.precision);
@@ -85,6 +79,10 @@ void AddDescribe(CLI::App* app, int* code) {
   c->add_option("config", o->config, "a YAML file")->required();
   c->add_option("overrides", o->overrides, "key=value, such as train.seq=1024");
   c->add_flag("--json", o->json, "for scripts");
+  c->footer(
+      "Examples:\n  tessera describe configs/quickstart.yaml\n"
+      "  tessera describe configs/quickstart.yaml train.seq=4096 'model.layers[4].gla.heads=2' "
+      "--json");
   c->callback([=] { *code = Describe(o->config, o->overrides, o->json); });
 }
 

@@ -15,11 +15,6 @@ struct Options {
   bool json = false;
 };
 
-int Fail(const absl::Status& status, int code) {
-  std::fprintf(stderr, "tessera: %s\n", std::string(status.message()).c_str());
-  return code;
-}
-
 int GenerateCommand(const Options& o) {
   if (const absl::Status s = o.sampling.Check(); !s.ok()) return Fail(s, 2);
   const absl::StatusOr<LoadedRun> run = LoadRun(o.run);
@@ -68,6 +63,9 @@ void AddGenerate(CLI::App* app, int* code) {
   c->add_option("--min-p", o->sampling.min_p, "keep those this likely relative to the best");
   c->add_option("--seed", o->sampling.seed, "of the draws");
   c->add_flag("--json", o->json, "for scripts");
+  c->footer(
+      "Examples:\n  tessera generate --run runs/quickstart --prompt 'The table'\n"
+      "  tessera generate --run runs/quickstart --prompt 'The ' --temperature 0 --json");
   c->callback([=] { *code = GenerateCommand(*o); });
 }
 

@@ -16,11 +16,15 @@ int main(int argc, char** argv) {
       "  tessera generate --run runs/mine --prompt 'The ' --tokens 200\n"
       "  tessera blocks gla");
   int code = 0;
-  tessera::AddTrain(&app, &code);
-  tessera::AddGenerate(&app, &code);
   tessera::AddDescribe(&app, &code);
+  tessera::AddTrain(&app, &code);
+  tessera::AddEval(&app, &code);
+  tessera::AddGenerate(&app, &code);
   tessera::AddBench(&app, &code);
   tessera::AddBlocks(&app, &code);
+  tessera::AddConfigs(&app, &code);
+  tessera::AddTokenizer(&app, &code);
+  tessera::AddCompletion(&app, &code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

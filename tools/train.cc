@@ -33,17 +33,17 @@ class Progress {
         tokens_(config.train.TokensPerStep()),
         quiet_(quiet),
         terminal_(isatty(STDERR_FILENO) != 0) {}
-  void Step(const Trainer& trainer, const StepReport& r) {
+  void Step(const StepReport& r) {
     using Clock = std::chrono::steady_clock;
     const auto now = Clock::now();
     const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(5);
     if (quiet_ || (now - shown_ < pause && r.step != last_step_)) return;
     shown_ = now;
     const double left = r.seconds * static_cast<double>(last_step_ - r.step);
-    std::fprintf(stderr, "%sstep %ld/%ld  loss %.4f  %.0f tokens/s  %.1f GFLOP/s  %.0f s left%s",
+    std::fprintf(stderr, "%sstep %ld/%ld  loss %.4f  %.0f tokens/s  %.1f GFLOP/s  MFU %.0f %%  %.0f s left%s",
                  terminal_ ? "\r\033[K" : "", static_cast<long>(r.step),
                  static_cast<long>(last_step_), r.loss, static_cast<double>(tokens_) / r.seconds,
-                 trainer.counted_flops() / r.seconds * 1e-9, left,
+                 r.flops / r.seconds * 1e-9, r.mfu * 100, left,
                  terminal_ && r.step != last_step_ ? "" : "\n");
   }
   void Say(const std::string& text) const {
@@ -55,11 +55,6 @@ class Progress {
   bool quiet_, terminal_;
   std::chrono::steady_clock::time_point shown_{};
 };
-
-int Fail(const absl::Status& status, int code) {
-  std::fprintf(stderr, "tessera: %s\n", std::string(status.message()).c_str());
-  return code;
-}
 
 int Train(const Options& o) {
   if (o.device == "cuda")
@@ -78,11 +73,10 @@ int Train(const Options& o) {
   std::signal(SIGTERM, OnSignal);
   const absl::StatusOr<std::string> directory = TrainRun(
       *config, {.directory = o.run, .resume = o.resume}, &interrupted,
-      [&](const Trainer& t, const StepReport& r) { progress.Step(t, r); },
+      [&](const Trainer&, const StepReport& r) { progress.Step(r); },
       [&](const std::string& text) { progress.Say(text); });
   if (!directory.ok())
-    return Fail(directory.status(),
-                directory.status().code() == absl::StatusCode::kInvalidArgument ? 2 : 1);
+    return Fail(directory.status(), CodeOf(directory.status()));
   std::printf("%s\n", directory->c_str());
   return interrupted != 0 ? 130 : 0;
 }
@@ -103,6 +97,9 @@ void AddTrain(CLI::App* app, int* code) {
   c->add_option("--isa", o->isa, "auto, avx2 or avx512")
       ->check(CLI::IsMember({"auto", "avx2", "avx512"}));
   c->add_flag("--quiet", o->quiet, "no progress");
+  c->footer(
+      "Examples:\n  tessera train configs/quickstart.yaml train.lr=1e-3 --run runs/mine\n"
+      "  tessera train configs/quickstart.yaml --run runs/mine --resume");
   c->callback([=] { *code = Train(*o); });
 }
 

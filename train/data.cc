@@ -29,7 +29,7 @@ absl::StatusOr<TokenStream> OpenStream(const DataConfig& config, const Tokenizer
 int64_t SplitPoint(const TokenStream& stream, double val_fraction) {
   const int64_t n = stream.size();
   const int64_t held_back = static_cast<int64_t>(static_cast<double>(n) * val_fraction);
-  if (held_back == 0) return n;
+  if (held_back == 0 || held_back == n) return n - held_back;
   const int64_t wanted = n - held_back;
   int64_t nearest = -1;
   for (const int64_t begin : stream.document_begins())
@@ -39,13 +39,17 @@ int64_t SplitPoint(const TokenStream& stream, double val_fraction) {
 }
 
 absl::Status CheckLength(const DataConfig& config, int64_t train, int64_t val, int64_t T) {
+  if (train == 0 && val < T + 1)
+    return absl::InvalidArgumentError(
+        absl::StrCat(config.path, ": the file has ", val, " tokens, but one sequence of ", T,
+                     " needs ", T + 1, "; give more text or a shorter sequence"));
   const auto too_short = [&](absl::string_view part, int64_t tokens) {
     return absl::InvalidArgumentError(absl::StrCat(
         config.path, ": the ", part, " part has ", tokens, " tokens of the ", train + val,
         " in the file, but one sequence of ", T, " needs ", T + 1,
         "; give more text, shorten train.seq or change val_fraction (", config.val_fraction, ")"));
   };
-  if (train < T + 1) return too_short("training", train);
+  if (train > 0 && train < T + 1) return too_short("training", train);
   if (config.val_fraction > 0 && val < T + 1) return too_short("validation", val);
   return absl::OkStatus();
 }
@@ -82,7 +86,7 @@ Dataset::Dataset(TokenStream stream, std::shared_ptr<const Tokenizer> tokenizer,
 
 absl::StatusOr<Dataset> Dataset::Open(const DataConfig& config,
                                       std::shared_ptr<const Tokenizer> tokenizer, int64_t T) {
-  if (!(config.val_fraction >= 0 && config.val_fraction <= 0.5))
+  if (!(config.val_fraction >= 0 && config.val_fraction <= 0.5) && config.val_fraction != 1)
     return absl::InvalidArgumentError(
         absl::StrCat("val_fraction = ", config.val_fraction, "; from 0 to 0.5 is possible"));
   TESSERA_ASSIGN_OR_RETURN(TokenStream stream, OpenStream(config, *tokenizer));

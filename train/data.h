@@ -21,8 +21,9 @@ struct DataConfig {
   };
   Format format = Format::kText;
   std::string path;
-  double val_fraction =
-      0.05;                // in [0, 0.5]: of the tokens, at the end; whole documents if there are
+  // Of the tokens, at the end; whole documents if there are any. In [0, 0.5], or 1: all of the
+  // file, none to train on.
+  double val_fraction = 0.05;
   TokenFileConfig tokens;  // kTokens only
 };
 

@@ -96,14 +96,15 @@ absl::Status Resume(const std::string& directory, Trainer* trainer,
   return absl::OkStatus();
 }
 
-nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, double flops, double seconds) {
+nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, double seconds) {
   nlohmann::json row = {{"step", r.step},
                         {"tokens", r.step * tokens_a_step},
                         {"loss", r.loss},
                         {"grad_norm", r.grad_norm},
                         {"lr", r.lr},
                         {"tokens_per_second", static_cast<double>(tokens_a_step) / r.seconds},
-                        {"flops_per_second", flops / r.seconds},
+                        {"flops_per_second", r.flops / r.seconds},
+                        {"mfu", r.mfu},
                         {"seconds", r.seconds},
                         {"elapsed_seconds", seconds}};
   for (const auto& [name, values] : r.metrics) {
@@ -123,12 +124,13 @@ absl::StatusOr<std::string> TrainRun(
     const std::function<void(const Trainer&, const StepReport&)>& report,
     const std::function<void(const std::string&)>& message) {
   const TrainConfig& t = config.train;
-  if (t.text.empty() && t.jsonl.empty() && t.tokens.empty())
+  const DataConfig source = t.data.Config();
+  if (source.path.empty())
     return absl::InvalidArgumentError(
-        "no data: set train.text, train.jsonl or train.tokens to a file");
+        "no data: set train.data.text, train.data.jsonl or train.data.tokens to a file");
   TESSERA_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer,
                            LoadTokenizer(config.model.vocab));
-  TESSERA_ASSIGN_OR_RETURN(const Dataset data, Dataset::Open(t.Data(), tokenizer, t.seq));
+  TESSERA_ASSIGN_OR_RETURN(const Dataset data, Dataset::Open(source, tokenizer, t.seq));
   const std::string directory =
       options.directory.empty() ? FreeDirectory(config.name) : options.directory;
   if (!options.resume && fs::exists(directory))
@@ -153,10 +155,9 @@ absl::StatusOr<std::string> TrainRun(
     TESSERA_ASSIGN_OR_RETURN(const StepReport r, trainer->Step(data));
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    TESSERA_RETURN_IF_ERROR(
-        metrics.Write(RowOf(r, t.TokensPerStep(), trainer->counted_flops(), seconds)));
+    TESSERA_RETURN_IF_ERROR(metrics.Write(RowOf(r, t.TokensPerStep(), seconds)));
     std::vector<EventWriter::Scalar> scalars = {
-        {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}};
+        {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}, {"mfu", r.mfu}};
     const bool last = r.step == t.LastStep();
     if (t.eval_every > 0 && (r.step % t.eval_every == 0 || last) &&
         data.ValidationBatches(t.batch, t.seq) > 0) {

@@ -5,14 +5,33 @@
 #include "absl/strings/str_cat.h"
 #include "arch/map_reader.h"
 #include "core/status.h"
+#include "train/ready_configs.h"
 
 namespace tessera {
 
-void TrainConfig::Fields(FieldList& f) {
-  f.Add("text", text, "data: a file of plain text");
-  f.Add("jsonl", jsonl, "data: a file with a JSON object a line, documents under `text`");
-  f.Add("tokens", tokens, "data: a binary file of token ids");
+void DataKeys::Fields(FieldList& f) {
+  f.Add("text", text, "a file of plain text");
+  f.Add("jsonl", jsonl, "a file with a JSON object a line, documents under `text`");
+  f.Add("tokens", tokens, "a binary file of token ids, as `tessera tokenizer encode` writes it");
   f.Add("val_fraction", val_fraction, Between(0, 0.5), "part of the data kept for validation");
+  using Encoding = TokenFileConfig::Encoding;
+  f.Add("encoding", encoding,
+        {{"header", Encoding::kHeader}, {"u16", Encoding::kU16}, {"u32", Encoding::kU32}},
+        "of `tokens`: with llm.c's header, or raw ids of that width");
+  f.Add("document_id", document_id, AtLeast(0), "of `tokens`: the id that begins each document");
+}
+
+DataConfig DataKeys::Config() const {
+  return {.format = !text.empty()    ? DataConfig::Format::kText
+                    : !jsonl.empty() ? DataConfig::Format::kJsonl
+                                     : DataConfig::Format::kTokens,
+          .path = text + jsonl + tokens,
+          .val_fraction = val_fraction,
+          .tokens = {.encoding = encoding, .document_id = document_id.value_or(-1)}};
+}
+
+void TrainConfig::Fields(FieldList& f) {
+  f.Add("data", data, "what to train on");
   f.Add("steps", steps, AtLeast(1), "optimizer steps that the schedule spans");
   f.Add("stop_at", stop_at, AtLeast(1), "stop after this step and save");
   f.Add("batch", batch, AtLeast(1), "sequences a micro-batch");
@@ -51,19 +70,12 @@ Schedule TrainConfig::LearningRate() const {
           .steps = steps};
 }
 
-DataConfig TrainConfig::Data() const {
-  DataConfig d;
-  d.val_fraction = val_fraction;
-  d.format = !text.empty()    ? DataConfig::Format::kText
-             : !jsonl.empty() ? DataConfig::Format::kJsonl
-                              : DataConfig::Format::kTokens;
-  d.path = text + jsonl + tokens;
-  return d;
-}
-
 absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
                                         const std::vector<std::string>& overrides) {
-  TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ReadYamlFile(path));
+  const ReadyConfig* ready = std::filesystem::exists(path) ? nullptr : FindReadyConfig(path);
+  TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ready == nullptr
+                                                ? ReadYamlFile(path)
+                                                : ParseYaml(ready->text, path + ".yaml"));
   for (const std::string& o : overrides) TESSERA_RETURN_IF_ERROR(Override(&root, o));
   RunConfig config{.name = std::filesystem::path(path).stem().string()};
   ErrorList errors;
@@ -76,9 +88,13 @@ absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
     FieldList fields;
     config.train.Fields(fields);
     ReadMap(*train, fields, "train", &errors);
-    const TrainConfig& t = config.train;
-    if ((t.text.empty() ? 0 : 1) + (t.jsonl.empty() ? 0 : 1) + (t.tokens.empty() ? 0 : 1) > 1)
-      errors.Add(train->Error("train has more than one of text, jsonl, tokens; keep one"));
+    const DataKeys& d = config.train.data;
+    if ((d.text.empty() ? 0 : 1) + (d.jsonl.empty() ? 0 : 1) + (d.tokens.empty() ? 0 : 1) > 1)
+      errors.Add(train->Error("train.data has more than one of text, jsonl, tokens; keep one"));
+    if (d.tokens.empty() &&
+        (d.document_id || d.encoding != TokenFileConfig::Encoding::kHeader))
+      errors.Add(train->Error(
+          "train.data.encoding and document_id are of `tokens`, a binary file of ids"));
   }
   reader.Finish();
   if (errors.empty()) ReportUnread(root, &errors);

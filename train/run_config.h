@@ -13,10 +13,20 @@
 
 namespace tessera {
 
+// The `train.data:` part of a config: one file, and how to read it.
+struct DataKeys {
+  std::string text, jsonl, tokens;  // one of them
+  double val_fraction = 0.05;
+  TokenFileConfig::Encoding encoding = TokenFileConfig::Encoding::kHeader;  // of `tokens`
+  std::optional<int64_t> document_id;                                       // of `tokens`
+
+  void Fields(FieldList& f);
+  DataConfig Config() const;
+};
+
 // The `train:` part of a config.
 struct TrainConfig {
-  std::string text, jsonl, tokens;  // one of them: the path of the data
-  double val_fraction = 0.05;
+  DataKeys data;
   int64_t steps = 500;
   std::optional<int64_t> stop_at;  // stop early and save; the schedule still spans `steps`
   int64_t batch = 16;              // sequences a micro-batch
@@ -40,7 +50,6 @@ struct TrainConfig {
 
   void Fields(FieldList& f);
   Schedule LearningRate() const;
-  DataConfig Data() const;
   int64_t TokensPerStep() const { return batch * seq * accumulate; }
   int64_t LastStep() const { return stop_at ? std::min(*stop_at, steps) : steps; }
 };
@@ -52,7 +61,8 @@ struct RunConfig {
   TrainConfig train;
 };
 
-// Reads a file and `key=value` overrides. A status holds every mistake, a line each.
+// Reads a file, or the ready config of that name, and `key=value` overrides. A status holds every
+// mistake, a line each.
 absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
                                         const std::vector<std::string>& overrides);
 

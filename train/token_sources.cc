@@ -128,4 +128,19 @@ absl::StatusOr<TokenStream> OpenTokens(const std::string& path, const TokenFileC
   return stream;
 }
 
+absl::Status WriteTokens(const std::string& path, const std::vector<int32_t>& ids, int64_t vocab) {
+  if (ids.size() > static_cast<size_t>(INT32_MAX))
+    return Bad(path, absl::StrCat(ids.size(), " tokens are more than the header can count (",
+                                  INT32_MAX, "); split the text"));
+  const bool narrow = vocab <= 65536;
+  int32_t header[kHeader_words] = {narrow ? 20240520 : 20240801, narrow ? 1 : 7,
+                                   static_cast<int32_t>(ids.size())};
+  std::string bytes(reinterpret_cast<const char*>(header), sizeof header);
+  bytes.reserve(bytes.size() + ids.size() * (narrow ? 2 : 4));
+  for (const int32_t id : ids)
+    for (int b = 0; b < (narrow ? 2 : 4); ++b)
+      bytes += static_cast<char>(static_cast<uint32_t>(id) >> (8 * b));
+  return AtomicWrite(path, bytes);
+}
+
 }  // namespace tessera

@@ -67,6 +67,9 @@ absl::StatusOr<TokenStream> OpenJsonl(const std::string& path, const Tokenizer& 
 absl::StatusOr<TokenStream> OpenTokens(const std::string& path, const TokenFileConfig& config,
                                        const Tokenizer& tokenizer);
 
+// Writes what OpenTokens reads with Encoding::kHeader: 16-bit ids where the vocabulary allows it.
+absl::Status WriteTokens(const std::string& path, const std::vector<int32_t>& ids, int64_t vocab);
+
 }  // namespace tessera
 
 #endif  // TESSERA_TRAIN_TOKEN_STREAM_H_

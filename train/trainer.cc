@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/adamw.h"
 #include "kernels/dispatch.h"
+#include "kernels/peak.h"
 
 namespace tessera {
 namespace {
@@ -21,19 +22,6 @@ int64_t MachineBytes() {
 std::vector<float> Floats(const Tensor& t) {
   const float* p = t.data<float>();
   return std::vector<float>(p, p + t.elements());
-}
-
-void FillBatch(Context& ctx, const Batch& batch, Tensor* tokens, Tensor* targets) {
-  const Shape shape = {batch.B, batch.T};
-  *tokens = ctx.New(shape, DType::kI32);
-  *targets = ctx.New(shape, DType::kI32);
-  ctx.position = ctx.New(shape, DType::kI32);
-  std::copy(batch.inputs.begin(), batch.inputs.end(), tokens->data<int32_t>());
-  std::copy(batch.targets.begin(), batch.targets.end(), targets->data<int32_t>());
-  int32_t* position = ctx.position.data<int32_t>();
-  for (int64_t i = 0; i < batch.B * batch.T; ++i)
-    position[i] = batch.position.empty() ? static_cast<int32_t>(i % batch.T)
-                                         : batch.position[static_cast<size_t>(i)];
 }
 
 }  // namespace
@@ -65,7 +53,8 @@ Trainer::Trainer(const RunConfig& config, int64_t vocab_size, const ModelCost& c
       parameter_arena_(Arena::Backing::kMemory, parameter_bytes),
       // The metrics of the step before live on beside the next step's activations.
       arena_(Arena::Backing::kMemory, cost.activation_bytes + (int64_t{1} << 20)),
-      parameters_(&parameter_arena_, true) {
+      parameters_(&parameter_arena_, true),
+      peak_flops_(MeasurePeakFlops(config.train.precision)) {
   model_ = std::make_unique<Model>(config_.model, vocab_size, &parameters_);
   parameters_.Initialise(config_.train.seed);
   for (const Parameter& p : parameters_.all())
@@ -83,7 +72,7 @@ double Trainer::Pass(const Batch& batch, double share, Metrics* metrics) {
   ctx.counter = &counter_;
   ctx.metrics = metrics;
   Tensor tokens, targets;
-  FillBatch(ctx, batch, &tokens, &targets);
+  LoadBatch(ctx, batch, &tokens, &targets);
   const Tensor loss = TrainPass(ctx, *model_, tokens, targets, static_cast<float>(share));
   return share * static_cast<double>(loss.data<float>()[0]);
 }
@@ -111,7 +100,7 @@ absl::StatusOr<StepReport> Trainer::Step(const Dataset& data) {
                         &metrics);
   }
   const ScopeCost counted = counter_.Total();
-  counted_flops_ = static_cast<double>(counted.forward.flops + counted.backward.flops);
+  report.flops = static_cast<double>(counted.forward.flops + counted.backward.flops);
   for (const auto& [key, value] : metrics)
     report.metrics[key.first + "." + key.second] = Floats(value);
   metrics.clear();
@@ -155,29 +144,13 @@ absl::StatusOr<StepReport> Trainer::Step(const Dataset& data) {
                      .second_correction = static_cast<float>(1 / (1 - std::pow(t.beta2, t_now)))});
   report.step = ++step_;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.mfu = report.flops / report.seconds / peak_flops_;
   return report;
 }
 
 Evaluation Trainer::Evaluate(const Dataset& data) {
   const TrainConfig& t = config_.train;
-  const int64_t most = std::max<int64_t>(1, t.eval_tokens / (t.batch * t.seq));
-  const int64_t batches = std::min(most, data.ValidationBatches(t.batch, t.seq));
-  Evaluation e;
-  double nats = 0, bytes = 0;
-  for (int64_t i = 0; i < batches; ++i) {
-    const Batch batch = data.ValidationBatch(i, t.batch, t.seq);
-    Context ctx(Device::kCpu, &arena_);
-    ctx.compute = t.precision;
-    Tensor tokens, targets;
-    FillBatch(ctx, batch, &tokens, &targets);
-    const double loss = static_cast<double>(model_->Loss(ctx, tokens, targets).data<float>()[0]);
-    nats += loss * static_cast<double>(batch.target_count);
-    bytes += static_cast<double>(batch.target_bytes);
-    e.tokens += batch.target_count;
-  }
-  e.loss = nats / static_cast<double>(std::max<int64_t>(1, e.tokens));
-  e.bits_per_byte = nats / std::log(2.0) / std::max(1.0, bytes);
-  return e;
+  return tessera::Evaluate(*model_, data, t.batch, t.seq, t.eval_tokens, t.precision, &arena_);
 }
 
 std::vector<Trainer::Named> Trainer::Weights() const {

@@ -10,6 +10,7 @@
 #include "arch/cost.h"
 #include "arch/model.h"
 #include "train/data.h"
+#include "train/evaluate.h"
 #include "train/run_config.h"
 
 namespace tessera {
@@ -20,14 +21,10 @@ struct StepReport {
   double grad_norm = 0;  // before clipping
   double lr = 0;
   double seconds = 0;
+  double flops = 0;  // counted as its kernels ran: forward and backward, nothing run again
+  double mfu = 0;    // flops / seconds / peak_flops()
   // Blocks' own metrics of the last micro-batch: "layers[1].moe.load" -> one or more values.
   std::map<std::string, std::vector<float>> metrics;
-};
-
-struct Evaluation {
-  double loss = 0;           // nats a token
-  double bits_per_byte = 0;  // of the text that the targets stand for
-  int64_t tokens = 0;
 };
 
 // A model in training: parameters, AdamW's moments and one arena for everything a step needs, all
@@ -47,8 +44,8 @@ class Trainer {
   const Model& model() const { return *model_; }
   int64_t parameter_bytes() const { return parameter_arena_.peak_bytes(); }
   int64_t activation_peak_bytes() const { return arena_.peak_bytes(); }
-  // FLOPs counted by the last step's kernels: forward and backward.
-  double counted_flops() const { return counted_flops_; }
+  // FLOP/s that the threads reach on registers alone, measured when the trainer was made.
+  double peak_flops() const { return peak_flops_; }
 
   // What a checkpoint holds.
   struct Named {
@@ -71,7 +68,7 @@ class Trainer {
   std::unique_ptr<Model> model_;
   std::vector<Tensor> first_moments_, second_moments_;
   CostCounter counter_;
-  double counted_flops_ = 0;
+  double peak_flops_;
   int64_t step_ = 0;
 };
 

@@ -33,7 +33,7 @@ model:
   d_model: {d_model}
   vocab: bytes
   layers: [{{repeat: {layers}, layers: [{{{block}}}]}}]
-train: {{text: {text}, eval_every: 0, steps: {steps}, batch: {batch}, seq: {seq}, lr: 1e-3}}
+train: {{data: {{text: {text}}}, eval_every: 0, steps: {steps}, batch: {batch}, seq: {seq}, lr: 1e-3}}
 """
 
 

@@ -1,0 +1,77 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "core/parallel.h"
+#include "tools/command.h"
+#include "train/evaluate.h"
+#include "train/run.h"
+
+namespace tessera {
+namespace {
+
+struct Options {
+  std::string run, data, format = "text";
+  int64_t seq = 0, batch = 0, tokens = INT64_MAX, threads = 0;
+  bool json = false;
+};
+
+int Eval(const Options& o) {
+  SetThreads(static_cast<int>(o.threads));
+  const absl::StatusOr<LoadedRun> run = LoadRun(o.run);
+  if (!run.ok()) return Fail(run.status(), 1);
+  const TrainConfig& t = run->config.train;
+  const int64_t T = o.seq > 0 ? o.seq : t.seq, B = o.batch > 0 ? o.batch : t.batch;
+  DataConfig source{.path = o.data, .val_fraction = 1};
+  source.format = o.format == "text"    ? DataConfig::Format::kText
+                  : o.format == "jsonl" ? DataConfig::Format::kJsonl
+                                        : DataConfig::Format::kTokens;
+  source.tokens = t.data.Config().tokens;
+  const absl::StatusOr<Dataset> data = Dataset::Open(source, run->tokenizer, T);
+  if (!data.ok()) return Fail(data.status(), CodeOf(data.status()));
+  // Address space only: what is touched is what a pass needs.
+  Arena arena(Arena::Backing::kMemory, int64_t{1} << 38);
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  const Evaluation e =
+      Evaluate(*run->model, *data, B, T, o.tokens, t.precision, &arena, [&](int64_t i, int64_t n) {
+        if (terminal)
+          std::fprintf(stderr, "\r\033[Kbatch %ld of %ld%s", static_cast<long>(i),
+                       static_cast<long>(n), i == n ? "\r\033[K" : "");
+      });
+  if (o.json) {
+    const nlohmann::json out = {{"loss", e.loss},
+                                {"bits_per_byte", e.bits_per_byte},
+                                {"tokens", e.tokens},
+                                {"seq", T},
+                                {"step", run->step}};
+    std::printf("%s\n", out.dump(2).c_str());
+  } else {
+    std::printf("loss %.6f nats a token, %.6f bits per byte, over %ld tokens in windows of %ld\n",
+                e.loss, e.bits_per_byte, static_cast<long>(e.tokens), static_cast<long>(T));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddEval(CLI::App* app, int* code) {
+  auto o = std::make_shared<Options>();
+  CLI::App* c = app->add_subcommand("eval", "loss and bits per byte of a trained run on a file");
+  c->add_option("--run", o->run, "run directory")->required();
+  c->add_option("--data", o->data, "a file; all of it is used")->required();
+  c->add_option("--format", o->format, "of the file: text, jsonl or tokens")
+      ->check(CLI::IsMember({"text", "jsonl", "tokens"}));
+  c->add_option("--seq", o->seq, "window, each read from a fresh state; default the run's train.seq")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--batch", o->batch, "windows at a time; default the run's train.batch")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--tokens", o->tokens, "at most so many, from the start")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--threads", o->threads, "0: one a core")->check(CLI::NonNegativeNumber);
+  c->add_flag("--json", o->json, "for scripts");
+  c->footer("Example:\n  tessera eval --run runs/quickstart --data README.md");
+  c->callback([=] { *code = Eval(*o); });
+}
+
+}  // namespace tessera
