@@ -86,19 +86,34 @@ struct BlockType {
     virtual void Fields(FieldList& f) = 0;
     // A mistake that no single key shows, as "heads = 6 does not divide d_model = 256".
     virtual absl::Status Check(const BlockShape& in) const = 0;
+    // The name of an earlier layer whose block this one reads (its keys and values, say), or empty.
+    virtual std::string Source() const = 0;
+    // Whether that layer's block has what this one wants to read.
+    virtual absl::Status CheckSource(const Config& source, const BlockShape& in) const = 0;
     virtual std::unique_ptr<Block> Build(const BlockShape& in, Parameters& p) const = 0;
   };
   std::unique_ptr<Config> (*make_config)();  // at its defaults
 };
 
 // The row of a block whose config struct has Fields(FieldList&) and Check(const BlockShape&) const,
-// and whose class is constructed from (config, shape, parameters).
+// and whose class is constructed from (config, shape, parameters). A block that can read another of
+// its kind also has Source() and CheckSource(other, shape); what it reads is in ctx.edges.
 template <class BlockClass, class ConfigStruct>
 constexpr BlockType DefineBlock(const char* name, const char* title, const char* paper) {
   class Erased final : public BlockType::Config {
    public:
     void Fields(FieldList& f) override { config_.Fields(f); }
     absl::Status Check(const BlockShape& in) const override { return config_.Check(in); }
+    std::string Source() const override {
+      if constexpr (requires(const ConfigStruct& c) { c.Source(); }) return config_.Source();
+      return "";
+    }
+    absl::Status CheckSource(const BlockType::Config& source, const BlockShape& in) const override {
+      if constexpr (requires(const ConfigStruct& c) { c.CheckSource(c, in); })
+        if (const auto* same = dynamic_cast<const Erased*>(&source); same != nullptr)
+          return config_.CheckSource(same->config_, in);
+      return absl::InvalidArgumentError("is a layer of another kind");
+    }
     std::unique_ptr<Block> Build(const BlockShape& in, Parameters& p) const override {
       return std::make_unique<BlockClass>(config_, in, p);
     }

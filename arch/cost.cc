@@ -103,4 +103,12 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
   return cost;
 }
 
+int64_t PassBytes(DType compute, const std::function<void(Context&)>& pass) {
+  Arena arena(Arena::Backing::kMeta, 0);
+  Context ctx(Device::kMeta, &arena);
+  ctx.compute = compute;
+  pass(ctx);
+  return arena.peak_bytes();
+}
+
 }  // namespace tessera

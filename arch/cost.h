@@ -2,6 +2,7 @@
 #define TESSERA_ARCH_COST_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,10 @@ Tensor TrainPass(Context& ctx, const Model& model, const Tensor& tokens, const T
 
 ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t batch, int64_t seq,
                       DType compute);
+
+// The memory that a pass takes from its context's arena at its peak: the pass is made on the meta
+// device. Without gradients; MeasureCost tells those of training.
+int64_t PassBytes(DType compute, const std::function<void(Context&)>& pass);
 
 }  // namespace tessera
 

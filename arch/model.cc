@@ -123,6 +123,7 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
   for (const Layer& layer : layers_) {
     const LayerConfig& c = *layer.config;
     Context::Scope scope(ctx, c.path);
+    ctx.edge = c.name;
     if (!c.input.empty()) {
       x = ApplyLayer(ctx, layer, x, named.at(c.input), state);
     } else if (c.recompute && state == nullptr) {
@@ -133,6 +134,8 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
     }
     if (!c.name.empty()) named[c.name] = x;
   }
+  ctx.edge.clear();
+  ctx.edges.clear();
   return Normalise(ctx, x, last_gain_, last_bias_);
 }
 

@@ -58,21 +58,46 @@ class LayerReader {
   void CheckNames(const ConfigNode& where) {
     for (size_t i = 0; i < layers.size(); ++i) {
       const LayerConfig& l = layers[i];
-      bool found = l.input.empty();
+      const auto bad = [&](const auto&... what) {
+        errors_->Add(where.Error(absl::StrCat(l.path, ": ", what...)));
+      };
       for (size_t j = 0; j < i; ++j) {
-        found = found || layers[j].name == l.input;
         if (!l.share.empty() && layers[j].share == l.share && !Alike(layers[j], l))
-          errors_->Add(
-              where.Error(absl::StrCat(l.path, ": share: ", l.share,
-                                       " is the name of another kind of layer, ", layers[j].path)));
+          bad("share: ", l.share, " is the name of another kind of layer, ", layers[j].path);
       }
-      if (!found)
-        errors_->Add(where.Error(
-            absl::StrCat(l.path, ": input: no earlier layer has the name '", l.input, "'")));
+      if (!l.input.empty() && Named(i, l.input) == nullptr)
+        bad("input: no earlier layer has the name '", l.input, "'");
+      bool reads = !l.input.empty();
+      for (const BranchConfig& b : l.branches) {
+        const std::string name = b.config == nullptr ? "" : b.config->Source();
+        if (name.empty()) continue;
+        reads = true;
+        const LayerConfig* source = Named(i, name);
+        if (source == nullptr) {
+          bad("no earlier layer has the name '", name, "'");
+        } else if (source->branches.size() != 1) {
+          bad("the layer '", name, "' is parallel; read from a layer of one block");
+        } else if (const absl::Status s =
+                       b.config->CheckSource(*source->branches[0].config, shape_);
+                   !s.ok()) {
+          bad("the layer '", name, "' ", s.message());
+        } else if (source->recompute) {
+          bad("the layer '", name, "' has recompute: true, so what it leaves cannot be read");
+        }
+      }
+      if (reads && l.recompute)
+        bad("recompute: a layer that reads another keeps its activations; leave it out");
     }
   }
 
  private:
+  // The last layer before layer `i` of that name; null without.
+  const LayerConfig* Named(size_t i, const std::string& name) const {
+    while (i-- > 0)
+      if (layers[i].name == name) return &layers[i];
+    return nullptr;
+  }
+
   static bool Alike(const LayerConfig& a, const LayerConfig& b) {
     if (a.branches.size() != b.branches.size() || a.norm != b.norm || a.combine != b.combine)
       return false;

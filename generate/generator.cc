@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "arch/cost.h"
+
 namespace tessera {
 namespace {
 
@@ -30,14 +32,12 @@ int32_t Draw(const Tensor& logits, const Sampling& sampling, uint64_t index) {
 
 // The memory of a whole generation, from a pass over its shapes.
 int64_t PeakBytes(const Model& model, int64_t prompt, int64_t capacity, DType compute) {
-  Arena arena(Arena::Backing::kMeta, 0);
-  Context ctx(Device::kMeta, &arena);
-  ctx.compute = compute;
-  ModelState state = model.NewState(1, capacity);
-  const std::vector<int32_t> tokens(static_cast<size_t>(prompt));
-  Advance(ctx, model, tokens, &state);
-  Advance(ctx, model, std::span(tokens).first(1), &state);
-  return arena.peak_bytes();
+  return PassBytes(compute, [&](Context& ctx) {
+    ModelState state = model.NewState(1, capacity);
+    const std::vector<int32_t> tokens(static_cast<size_t>(prompt));
+    Advance(ctx, model, tokens, &state);
+    Advance(ctx, model, std::span(tokens).first(1), &state);
+  });
 }
 
 }  // namespace

@@ -36,8 +36,8 @@ void Burst(int64_t chunks, int64_t rounds, float* sink, int64_t* flops) {
       c9 = Unit::Step(c9, x, y), c10 = Unit::Step(c10, x, y), c11 = Unit::Step(c11, x, y);
       // From here on the compiler knows nothing about the chains, so it keeps them all apart.
       asm volatile(""
-                   : "+v"(c0), "+v"(c1), "+v"(c2), "+v"(c3), "+v"(c4), "+v"(c5), "+v"(c6),
-                     "+v"(c7), "+v"(c8), "+v"(c9), "+v"(c10), "+v"(c11));
+                   : "+v"(c0), "+v"(c1), "+v"(c2), "+v"(c3), "+v"(c4), "+v"(c5), "+v"(c6), "+v"(c7),
+                     "+v"(c8), "+v"(c9), "+v"(c10), "+v"(c11));
     }
     sink[chunk] = Sum(c0 + c1 + c2 + c3 + c4 + c5 + c6 + c7 + c8 + c9 + c10 + c11);
     flops[chunk] = rounds * kChains * Unit::kFlops;

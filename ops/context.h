@@ -124,6 +124,9 @@ class Context {
   // Multiplies the objective: 1 / micro-batches under gradient accumulation. Ops that add an extra
   // loss's gradient use it.
   float loss_scale = 1;
+  // Named edges: what a layer with this name leaves for later layers of the same pass to read.
+  std::string edge;  // the name of the layer that runs now; empty: nobody reads it
+  std::map<std::string, std::vector<Var>> edges;
   CostCounter* counter = nullptr;                            // may be null
   Metrics* metrics = nullptr;                                // may be null
   std::map<std::string, ExtraLoss>* extra_losses = nullptr;  // may be null

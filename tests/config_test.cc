@@ -51,8 +51,7 @@ TEST(Config, FormIsStrict) {
   EXPECT_EQ(Mistake(std::string(300, 'k') + ": 3"), "f:1:1: a key of 300 bytes; at most 256");
   EXPECT_EQ(Mistake("a: 1\n---\nb: 1"), "f:2:1: a second document; a config is one");
   EXPECT_EQ(Mistake(std::string(32, '[') + std::string(32, ']')), "");
-  EXPECT_EQ(Mistake(std::string(33, '[') + std::string(33, ']')),
-            "f:1:33: nested deeper than 32");
+  EXPECT_EQ(Mistake(std::string(33, '[') + std::string(33, ']')), "f:1:33: nested deeper than 32");
   EXPECT_EQ(Mistake(std::string(kMaxConfigBytes + 1, 'x')),
             "f:1:1: more than 1048576 bytes; this is no config");
   EXPECT_EQ(Mistake("a: 1\nb: \xff"), "f:2:4: byte 0xff: expected UTF-8 text");
@@ -294,8 +293,7 @@ TEST(Config, DamagedOverridesNeverCrash) {
   const auto below = [&](size_t n) { return static_cast<size_t>(rng.Below(draw++, n)); };
   for (int i = 0; i < 2000; ++i) {
     std::string text = good;
-    for (size_t k = below(4) + 1; k > 0; --k)
-      text[below(text.size())] = bytes[below(bytes.size())];
+    for (size_t k = below(4) + 1; k > 0; --k) text[below(text.size())] = bytes[below(bytes.size())];
     ConfigNode root = Parsed("model: {layers: [attention, moe]}");
     const absl::Status status = Override(&root, text);
     if (status.ok()) {

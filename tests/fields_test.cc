@@ -203,7 +203,8 @@ TEST(MapReader, EveryKeyIsTakenOrAMistake) {
   EXPECT_EQ(ReadLayer("repeat: 2\ngla: {factor: 2}"), "");
   EXPECT_EQ(ReadLayer("{gla: {}}"), "");
   EXPECT_EQ(ReadLayer("{gla: ~}"), "");
-  EXPECT_EQ(ReadLayer("repat: 2\ngla: {fator: 2}"), "f:2:7: unknown key 'fator' in gla; did you mean 'factor'? (known: factor)\n"
+  EXPECT_EQ(ReadLayer("repat: 2\ngla: {fator: 2}"),
+            "f:2:7: unknown key 'fator' in gla; did you mean 'factor'? (known: factor)\n"
             "f:1:1: unknown key 'repat' in layer; did you mean 'repeat'? (known: repeat, gla, "
             "name)");
   EXPECT_EQ(ReadLayer("repeat: 0"),

@@ -50,8 +50,7 @@ class RunTest : public ::testing::Test {
                  // What was foretold is what happened. (Later micro-batches also add gradients.)
                  if (config.train.accumulate > 1) return;
                  const double tokens = static_cast<double>(config.train.TokensPerStep());
-                 EXPECT_NEAR(r.flops, t.cost().training_flops * tokens, 1)
-                     << "step " << r.step;
+                 EXPECT_NEAR(r.flops, t.cost().training_flops * tokens, 1) << "step " << r.step;
                  const double told = static_cast<double>(t.cost().activation_bytes);
                  EXPECT_NEAR(static_cast<double>(t.activation_peak_bytes()), told, 0.1 * told);
                },
@@ -102,11 +101,13 @@ TEST_F(RunTest, MistakesAreToldAndLeaveNothingBehind) {
   const auto told = [&](const std::vector<std::string>& more, const std::string& run) {
     return std::string(Train(good, more, run, false).message());
   };
-  EXPECT_EQ(told({}, "a"), "no data: set train.data.text, train.data.jsonl or train.data.tokens to a file");
+  EXPECT_EQ(told({}, "a"),
+            "no data: set train.data.text, train.data.jsonl or train.data.tokens to a file");
   EXPECT_NE(told({"train.data.text=" + folder_ + "/none.txt"}, "a").find("No such file"),
             std::string::npos);
   std::ofstream(folder_ + "/empty.txt") << "";
-  EXPECT_NE(told({"train.data.text=" + folder_ + "/empty.txt"}, "a").find("empty"), std::string::npos);
+  EXPECT_NE(told({"train.data.text=" + folder_ + "/empty.txt"}, "a").find("empty"),
+            std::string::npos);
   std::ofstream(folder_ + "/short.txt") << "abc";
   EXPECT_NE(told({"train.data.text=" + folder_ + "/short.txt"}, "a"), "");
   EXPECT_FALSE(fs::exists(folder_ + "/a"));

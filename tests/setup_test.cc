@@ -1,30 +1,19 @@
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <string>
+
+#include "tests/shell.h"
 
 // The scripts that a newcomer meets first.
 
 namespace tessera {
 namespace {
 
-struct Ended {
-  int status;
-  std::string output;
-};
+using testing::Ended;
 
-Ended Shell(const std::string& command) {
-  FILE* pipe =
-      popen(("cd '" TESSERA_SOURCE_DIR "' && " + command + " 2>&1 </dev/null").c_str(), "r");
-  std::string output;
-  char buffer[4096];
-  while (const size_t got = fread(buffer, 1, sizeof buffer, pipe)) output.append(buffer, got);
-  const int status = pclose(pipe);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output};
-}
+Ended Shell(const std::string& command) { return testing::Shell(command + " 2>&1"); }
 
 TEST(Setup, UnknownOptionsAreMistakes) {
   const Ended setup = Shell("./setup --norun");

@@ -42,11 +42,18 @@ class Subject {
     parameters_ = std::make_unique<ParameterSet>(parameter_arena_.get(), true);
     model_ = std::make_unique<Model>(config_, vocab_, parameters_.get());
     parameters_->Initialise(1);
-    // Address space only: what is touched is what a pass needs.
-    arena_ = std::make_unique<Arena>(Arena::Backing::kMemory, int64_t{1} << 38);
+    // Sized by the same passes on the meta device.
+    arena_ = std::make_unique<Arena>(
+        Arena::Backing::kMemory,
+        mode == "train" ? MeasureCost(config_, vocab_, batch_, seq, compute_).activation_bytes
+                        : PassBytes(compute_, [&](Context& ctx) {
+                            ModelState state = NewState();
+                            Pass(ctx, seq, &state);
+                            if (mode == "decode") Pass(ctx, 1, &state);
+                          }));
     if (mode == "decode") {
-      state_ = std::make_unique<ModelState>(model_->NewState(1, seq + 4096));
-      Pass(seq);
+      state_ = std::make_unique<ModelState>(NewState());
+      Run(seq);
     }
   }
 
@@ -61,9 +68,9 @@ class Subject {
     const auto start = std::chrono::steady_clock::now();
     flops = 0;
     if (mode == "decode") {
-      for (int i = 0; i < kDecoded; ++i) Pass(1);
+      for (int i = 0; i < kDecoded; ++i) Run(1);
     } else {
-      Pass(seq);
+      Run(seq);
     }
     seconds.push_back(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -77,15 +84,16 @@ class Subject {
  private:
   static constexpr int kDecoded = 32;
 
-  void Pass(int64_t T) {
-    CostCounter counter;
-    Context ctx(Device::kCpu, arena_.get());
-    ctx.compute = compute_;
-    ctx.counter = &counter;
+  ModelState NewState() const {
+    return model_->NewState(batch_, mode == "decode" ? seq + 4096 : seq);
+  }
+
+  // Reads T tokens; of what is on the meta device, only shapes.
+  void Pass(Context& ctx, int64_t T, ModelState* state) {
     const Tensor tokens = ctx.New({batch_, T}, DType::kI32),
                  targets = ctx.New({batch_, T}, DType::kI32);
     ctx.position = ctx.New({batch_, T}, DType::kI32);
-    for (int64_t i = 0; i < batch_ * T; ++i) {
+    for (int64_t i = 0; tokens.raw() != nullptr && i < batch_ * T; ++i) {
       tokens.data<int32_t>()[i] = static_cast<int32_t>(i * 7919 % vocab_);
       targets.data<int32_t>()[i] = static_cast<int32_t>(i * 104729 % vocab_);
       ctx.position.data<int32_t>()[i] = static_cast<int32_t>(i % T);
@@ -95,14 +103,19 @@ class Subject {
       TrainPass(ctx, *model_, tokens, targets, 1);
     } else if (mode == "forward") {
       model_->Loss(ctx, tokens, targets);
-    } else if (mode == "prefill") {
-      ModelState fresh = model_->NewState(1, T);
-      model_->LastLogits(ctx, model_->Hidden(ctx, tokens, &fresh));
-      state_bytes = fresh.bytes();
     } else {
-      model_->LastLogits(ctx, model_->Hidden(ctx, tokens, state_.get()));
-      state_bytes = state_->bytes();
+      model_->LastLogits(ctx, model_->Hidden(ctx, tokens, state));
+      state_bytes = state->bytes();
     }
+  }
+
+  void Run(int64_t T) {
+    CostCounter counter;
+    Context ctx(Device::kCpu, arena_.get());
+    ctx.compute = compute_;
+    ctx.counter = &counter;
+    if (mode == "prefill") state_ = std::make_unique<ModelState>(NewState());
+    Pass(ctx, T, state_.get());
     const ScopeCost total = counter.Total();
     flops += static_cast<double>(total.forward.flops + total.backward.flops);
   }
@@ -142,7 +155,8 @@ std::string Drawing(const nlohmann::json& rows, const Options& o) {
       Curve curve{name, {}};
       for (const nlohmann::json& row : rows)
         if (row["mode"] == mode && row["name"] == name)
-          curve.points.emplace_back(row["seq"].get<double>(), row["tokens_per_second"].get<double>());
+          curve.points.emplace_back(row["seq"].get<double>(),
+                                    row["tokens_per_second"].get<double>());
       std::sort(curve.points.begin(), curve.points.end());
       curves.push_back(std::move(curve));
     }

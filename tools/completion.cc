@@ -114,7 +114,8 @@ void PrintBash(const std::vector<std::pair<std::string, const CLI::App*>>& all) 
 
 std::string Quoted(const std::string& text) {
   std::string out = "'";
-  for (const char c : text) out += c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  for (const char c : text)
+    out += c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
   return out + "'";
 }
 
@@ -122,7 +123,8 @@ void PrintFish(const std::vector<std::pair<std::string, const CLI::App*>>& all) 
   for (const auto& [path, app] : all) {
     // Seen: the last command of the path; not yet seen: any below it.
     const std::string last = path.substr(path.rfind('/') + 1);
-    std::string when = path.empty() ? "__fish_use_subcommand" : "__fish_seen_subcommand_from " + last;
+    std::string when =
+        path.empty() ? "__fish_use_subcommand" : "__fish_seen_subcommand_from " + last;
     if (path.rfind('/') != 0 && !path.empty())
       when += "; and __fish_seen_subcommand_from " + path.substr(1, path.rfind('/') - 1);
     for (const CLI::App* sub : app->get_subcommands({}))

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "arch/cost.h"
+#include "arch/draw.h"
 #include "tools/command.h"
 #include "train/run_config.h"
 #include "train/tokenizer.h"
@@ -33,10 +34,11 @@ nlohmann::json CostJson(const ModelCost& c) {
           {"layers", layers}};
 }
 
-void PrintTable(const RunConfig& config, const ModelCost& c) {
+void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c) {
   std::printf("%s: d_model %ld, vocabulary %s, %s on cpu (%s)\n\n", config.name.c_str(),
               static_cast<long>(config.model.d_model), config.model.vocab.c_str(),
               Name(config.train.precision), Name(ActiveIsa()));
+  std::printf("%s\n", DrawGraph(config.model, vocab_size).c_str());
   std::printf("  %-28s %12s %12s %14s %14s %12s %10s\n", "layer", "parameters", "active",
               "forward F/tok", "training F/tok", "state B", "KV B/tok");
   for (const LayerCost& l : c.layers)
@@ -61,7 +63,7 @@ int Describe(const std::string& path, const std::vector<std::string>& overrides,
   if (json) {
     std::printf("%s\n", CostJson(cost).dump(2).c_str());
   } else {
-    PrintTable(*config, cost);
+    PrintTable(*config, (*tokenizer)->vocab_size(), cost);
   }
   return 0;
 }

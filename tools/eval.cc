@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "arch/cost.h"
 #include "core/parallel.h"
 #include "tools/command.h"
 #include "train/evaluate.h"
@@ -30,8 +31,10 @@ int Eval(const Options& o) {
   source.tokens = t.data.Config().tokens;
   const absl::StatusOr<Dataset> data = Dataset::Open(source, run->tokenizer, T);
   if (!data.ok()) return Fail(data.status(), CodeOf(data.status()));
-  // Address space only: what is touched is what a pass needs.
-  Arena arena(Arena::Backing::kMemory, int64_t{1} << 38);
+  Arena arena(Arena::Backing::kMemory, PassBytes(t.precision, [&, B = B, T = T](Context& ctx) {
+                ctx.position = ctx.New({B, T}, DType::kI32);
+                run->model->Loss(ctx, ctx.New({B, T}, DType::kI32), ctx.New({B, T}, DType::kI32));
+              }));
   const bool terminal = isatty(STDERR_FILENO) != 0;
   const Evaluation e =
       Evaluate(*run->model, *data, B, T, o.tokens, t.precision, &arena, [&](int64_t i, int64_t n) {
@@ -62,7 +65,8 @@ void AddEval(CLI::App* app, int* code) {
   c->add_option("--data", o->data, "a file; all of it is used")->required();
   c->add_option("--format", o->format, "of the file: text, jsonl or tokens")
       ->check(CLI::IsMember({"text", "jsonl", "tokens"}));
-  c->add_option("--seq", o->seq, "window, each read from a fresh state; default the run's train.seq")
+  c->add_option("--seq", o->seq,
+                "window, each read from a fresh state; default the run's train.seq")
       ->check(CLI::PositiveNumber);
   c->add_option("--batch", o->batch, "windows at a time; default the run's train.batch")
       ->check(CLI::PositiveNumber);

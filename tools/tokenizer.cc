@@ -1,3 +1,5 @@
+#include "train/tokenizer.h"
+
 #include <unistd.h>
 
 #include <cstdio>
@@ -7,7 +9,6 @@
 #include "train/bpe_file.h"
 #include "train/files.h"
 #include "train/token_stream.h"
-#include "train/tokenizer.h"
 
 namespace tessera {
 namespace {
@@ -37,11 +38,10 @@ int Train(const Options& o) {
   if (!tokenizer.ok()) return Fail(tokenizer.status(), 1);
   const auto ids = (*tokenizer)->Encode(*text);
   if (!ids.ok()) return Fail(ids.status(), 1);
-  std::printf("%s: %s, %.3f bytes a token on %s\n", o.out.c_str(),
-              (*tokenizer)->Describe().c_str(),
-              static_cast<double>(text->size()) /
-                  static_cast<double>(std::max<size_t>(1, ids->size())),
-              o.text.c_str());
+  std::printf(
+      "%s: %s, %.3f bytes a token on %s\n", o.out.c_str(), (*tokenizer)->Describe().c_str(),
+      static_cast<double>(text->size()) / static_cast<double>(std::max<size_t>(1, ids->size())),
+      o.text.c_str());
   return 0;
 }
 
@@ -63,7 +63,8 @@ int Encode(const Options& o) {
 
 void AddTokenizer(CLI::App* app, int* code) {
   auto o = std::make_shared<Options>();
-  CLI::App* c = app->add_subcommand("tokenizer", "learn a byte-level BPE, or encode a text with it");
+  CLI::App* c =
+      app->add_subcommand("tokenizer", "learn a byte-level BPE, or encode a text with it");
   c->require_subcommand(1);
   CLI::App* train = c->add_subcommand("train", "learn a vocabulary from a text");
   train->add_option("text", o->text, "a file of plain text")->required();

@@ -40,11 +40,12 @@ class Progress {
     if (quiet_ || (now - shown_ < pause && r.step != last_step_)) return;
     shown_ = now;
     const double left = r.seconds * static_cast<double>(last_step_ - r.step);
-    std::fprintf(stderr, "%sstep %ld/%ld  loss %.4f  %.0f tokens/s  %.1f GFLOP/s  MFU %.0f %%  %.0f s left%s",
-                 terminal_ ? "\r\033[K" : "", static_cast<long>(r.step),
-                 static_cast<long>(last_step_), r.loss, static_cast<double>(tokens_) / r.seconds,
-                 r.flops / r.seconds * 1e-9, r.mfu * 100, left,
-                 terminal_ && r.step != last_step_ ? "" : "\n");
+    std::fprintf(
+        stderr,
+        "%sstep %ld/%ld  loss %.4f  %.0f tokens/s  %.1f GFLOP/s  MFU %.0f %%  %.0f s left%s",
+        terminal_ ? "\r\033[K" : "", static_cast<long>(r.step), static_cast<long>(last_step_),
+        r.loss, static_cast<double>(tokens_) / r.seconds, r.flops / r.seconds * 1e-9, r.mfu * 100,
+        left, terminal_ && r.step != last_step_ ? "" : "\n");
   }
   void Say(const std::string& text) const {
     if (!quiet_) std::fprintf(stderr, "%s%s\n", terminal_ ? "\r\033[K" : "", text.c_str());
@@ -75,8 +76,7 @@ int Train(const Options& o) {
       *config, {.directory = o.run, .resume = o.resume}, &interrupted,
       [&](const Trainer&, const StepReport& r) { progress.Step(r); },
       [&](const std::string& text) { progress.Say(text); });
-  if (!directory.ok())
-    return Fail(directory.status(), CodeOf(directory.status()));
+  if (!directory.ok()) return Fail(directory.status(), CodeOf(directory.status()));
   std::printf("%s\n", directory->c_str());
   return interrupted != 0 ? 130 : 0;
 }

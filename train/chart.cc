@@ -93,7 +93,8 @@ std::string LineChart(const Axes& axes, const std::vector<Curve>& curves) {
       absl::StrAppendFormat(&line, "%.1f,%.1f ", across.At(x), up.At(y));
       if (axes.points)
         absl::StrAppendFormat(
-            &svg, "<circle cx='%.1f' cy='%.1f' r='3' fill='%s'><title>%s: %g, %g</title></circle>\n",
+            &svg,
+            "<circle cx='%.1f' cy='%.1f' r='3' fill='%s'><title>%s: %g, %g</title></circle>\n",
             across.At(x), up.At(y), colour, Escaped(curves[c].name), x, y);
     }
     absl::StrAppendFormat(&svg,
@@ -124,17 +125,15 @@ std::string Heatmap(const std::string& title,
                             "<rect x='%.1f' y='%.1f' width='%.2f' height='%.1f' fill='#1f4e9c' "
                             "fill-opacity='%.3f'><title>step %d, expert %d: %.3f</title></rect>",
                             kLeft + w * static_cast<double>(c), kTop + h * static_cast<double>(e),
-                            w + 0.2, h,
-                            std::clamp(load[e] * static_cast<double>(E) / 2, 0.0, 1.0), step, e,
-                            load[e]);
+                            w + 0.2, h, std::clamp(load[e] * static_cast<double>(E) / 2, 0.0, 1.0),
+                            step, e, load[e]);
   }
   absl::StrAppendFormat(&svg,
                         "\n<text x='%g' y='%g'>step %d</text><text x='%g' y='%g' "
                         "text-anchor='end'>step %d</text>\n",
                         kLeft, bottom + 16, loads.front().first, kRight, bottom + 16,
                         loads.back().first);
-  absl::StrAppendFormat(&svg,
-                        "<text x='%g' y='%g'>half dark: an equal share (%.3g)</text></svg>\n",
+  absl::StrAppendFormat(&svg, "<text x='%g' y='%g'>half dark: an equal share (%.3g)</text></svg>\n",
                         kRight + 10, kTop + 10, 1 / static_cast<double>(E));
   return svg;
 }
@@ -158,12 +157,23 @@ std::string Escaped(const std::string& text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '\'': out += "&#39;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;

@@ -58,8 +58,7 @@ absl::Status WriteReport(const std::string& run, const ModelCost& cost) {
       Escaped(run), "</h1>\n",
       LineChart({.title = "Loss, nats a token", .x_label = "step"}, {loss, validation}),
       LineChart({.title = "Tokens a second", .x_label = "step"}, {speed}),
-      LineChart({.title = "Model FLOPs utilisation", .x_label = "step"}, {rate}),
-      CostTable(cost));
+      LineChart({.title = "Model FLOPs utilisation", .x_label = "step"}, {rate}), CostTable(cost));
   for (const auto& [key, rows] : loads) html += "<p>" + Heatmap("Load of experts: " + key, rows);
   return AtomicWrite(run + "/report.html", html + "\n");
 }

@@ -72,7 +72,9 @@ Schedule TrainConfig::LearningRate() const {
 
 absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
                                         const std::vector<std::string>& overrides) {
-  const ReadyConfig* ready = std::filesystem::exists(path) ? nullptr : FindReadyConfig(path);
+  const ReadyConfig* ready = std::filesystem::exists(path) && !std::filesystem::is_directory(path)
+                                 ? nullptr
+                                 : FindReadyConfig(path);
   TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ready == nullptr
                                                 ? ReadYamlFile(path)
                                                 : ParseYaml(ready->text, path + ".yaml"));
@@ -91,8 +93,7 @@ absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
     const DataKeys& d = config.train.data;
     if ((d.text.empty() ? 0 : 1) + (d.jsonl.empty() ? 0 : 1) + (d.tokens.empty() ? 0 : 1) > 1)
       errors.Add(train->Error("train.data has more than one of text, jsonl, tokens; keep one"));
-    if (d.tokens.empty() &&
-        (d.document_id || d.encoding != TokenFileConfig::Encoding::kHeader))
+    if (d.tokens.empty() && (d.document_id || d.encoding != TokenFileConfig::Encoding::kHeader))
       errors.Add(train->Error(
           "train.data.encoding and document_id are of `tokens`, a binary file of ids"));
   }

@@ -51,6 +51,7 @@ struct AttentionConfig {
   std::optional<RopeConfig> rope = RopeConfig{};
   bool qk_norm = false, bias = false, gate = false;
   std::optional<double> soft_cap;
+  std::string kv_from;
 
   void Fields(FieldList& f) {
     f.Add("heads", heads, AtLeast(1), "query heads");
@@ -62,6 +63,8 @@ struct AttentionConfig {
     f.Add("soft_cap", soft_cap, Positive(), "scores become c tanh(score / c)");
     f.Add("bias", bias, "biases in all projections");
     f.Add("gate", gate, "multiply the output by sigmoid of a projection of the input");
+    f.Add("kv_from", kv_from,
+          "read the keys and values of the earlier attention layer of this name; have none");
   }
   absl::Status Check(const BlockShape& in) const {
     const auto bad = [](const std::string& what) { return absl::InvalidArgumentError(what); };
@@ -83,6 +86,20 @@ struct AttentionConfig {
       return bad("rope.scaling needs original_length, the tokens that the model was trained for");
     return absl::OkStatus();
   }
+  std::string Source() const { return kv_from; }
+  absl::Status CheckSource(const AttentionConfig& source, const BlockShape& in) const {
+    if (!source.kv_from.empty())
+      return absl::InvalidArgumentError("has no keys of its own; read from " + source.kv_from);
+    if (source.kv() != kv() || source.Width(in.D) != Width(in.D))
+      return absl::InvalidArgumentError(
+          "has " + std::to_string(source.kv()) + " key heads of " +
+          std::to_string(source.Width(in.D)) + ", this one wants " + std::to_string(kv()) + " of " +
+          std::to_string(Width(in.D)) + "; make kv_heads and head_dim equal");
+    if (source.window && (!window || *window > *source.window))
+      return absl::InvalidArgumentError("remembers " + std::to_string(*source.window) +
+                                        " keys; this one's window must not be wider");
+    return absl::OkStatus();
+  }
   int64_t kv() const { return kv_heads.value_or(heads); }
   int64_t Width(int64_t D) const { return head_dim.value_or(D / heads); }
 };
@@ -93,21 +110,21 @@ class AttentionBlock final : public Block {
       : config_(c),
         width_(c.Width(in.D)),
         q_(p.Weight("q", c.heads * width_, in.D)),
-        k_(p.Weight("k", c.kv() * width_, in.D)),
-        v_(p.Weight("v", c.kv() * width_, in.D)),
         out_(p.Weight("out", in.D, c.heads * width_,
                       Normal(0.02 / std::sqrt(2 * static_cast<double>(in.layers))))) {
+    if (c.kv_from.empty()) {
+      k_ = p.Weight("k", c.kv() * width_, in.D);
+      v_ = p.Weight("v", c.kv() * width_, in.D);
+      // A constant added to every key moves no softmax, so keys have no bias.
+      if (c.bias) v_bias_ = p.Bias("v_bias", c.kv() * width_);
+      if (c.qk_norm) k_norm_ = p.Gain("k_norm", width_);
+    }
     if (c.bias) {
       q_bias_ = p.Bias("q_bias", c.heads * width_);
-      // A constant added to every key moves no softmax, so keys have no bias.
-      v_bias_ = p.Bias("v_bias", c.kv() * width_);
       out_bias_ = p.Bias("out_bias", in.D);
     }
     if (c.gate) gate_ = p.Weight("gate", c.heads * width_, in.D);
-    if (c.qk_norm) {
-      q_norm_ = p.Gain("q_norm", width_);
-      k_norm_ = p.Gain("k_norm", width_);
-    }
+    if (c.qk_norm) q_norm_ = p.Gain("q_norm", width_);
     if (c.rope)
       rotation_ = MakeRotation(ScaledRopeFrequencies(c.rope->scaling, c.rope->base, width_),
                                c.rope->pairing);
@@ -115,41 +132,57 @@ class AttentionBlock final : public Block {
 
   Var Forward(Context& ctx, const Var& x, State* state) const override {
     const AttentionConfig& c = config_;
-    Var q = Linear(ctx, x, q_, q_bias_), k = Linear(ctx, x, k_);
-    const Var v = Linear(ctx, x, v_, v_bias_);
-    if (c.qk_norm) {
-      q = RmsNorm(ctx, q, q_norm_, 1e-6f, c.heads);
-      k = RmsNorm(ctx, k, k_norm_, 1e-6f, c.kv());
-    }
-    if (c.rope) {
-      q = Rope(ctx, q, c.heads, rotation_);
-      k = Rope(ctx, k, c.kv(), rotation_);
-    }
+    Var q = Linear(ctx, x, q_, q_bias_);
+    if (c.qk_norm) q = RmsNorm(ctx, q, q_norm_, 1e-6f, c.heads);
+    if (c.rope) q = Rope(ctx, q, c.heads, rotation_);
+    const KeysValues kv = c.kv_from.empty() ? Own(ctx, x, state) : ctx.edges.at(c.kv_from);
+    TESSERA_CHECK(
+        c.kv_from.empty() || !kv[kPastK].defined() || state->capacity == 0 || x.dim(1) == 1,
+        "a chunk of %ld tokens reads keys that its source has overwritten", x.dim(1));
     const AttentionOptions options{.heads = c.heads,
                                    .kv_heads = c.kv(),
                                    .window = c.window.value_or(0),
                                    .scale = 1 / std::sqrt(static_cast<float>(width_)),
                                    .soft_cap = static_cast<float>(c.soft_cap.value_or(0))};
-    Var o = Attention(ctx, q, k, v, Past(state), options);
-    if (state != nullptr) Remember(ctx, k, v, state);
+    Var o = Attention(ctx, q, kv[kK], kv[kV], Past(kv, state), options);
+    if (c.kv_from.empty()) {
+      if (state != nullptr) Remember(ctx, kv[kK], kv[kV], state);
+      if (!ctx.edge.empty()) ctx.edges[ctx.edge] = kv;
+    }
     if (c.gate) o = Gated(ctx, Activation::kSigmoid, Linear(ctx, x, gate_), o);
     return Linear(ctx, o, out_, out_bias_);
   }
 
   StateSize States(DType compute) const override {
+    if (!config_.kv_from.empty()) return {};
     return {.bytes_per_token = 2 * config_.kv() * width_ * SizeOf(compute),
             .max_tokens = config_.window ? *config_.window - 1 : -1};
   }
 
  private:
-  // Rows of the ring that holds the cache in generation.
-  int64_t Capacity(const State& s) const {
-    return config_.window ? std::min(*config_.window - 1, s.capacity) : s.capacity;
+  // Of this chunk, then of the state before it, undefined without one: what an edge carries.
+  using KeysValues = std::vector<Var>;
+  enum { kK, kV, kPastK, kPastV };
+
+  KeysValues Own(Context& ctx, const Var& x, State* state) const {
+    Var k = Linear(ctx, x, k_);
+    const Var v = Linear(ctx, x, v_, v_bias_);
+    if (config_.qk_norm) k = RmsNorm(ctx, k, k_norm_, 1e-6f, config_.kv());
+    if (config_.rope) k = Rope(ctx, k, config_.kv(), rotation_);
+    if (state == nullptr) return {k, v, Var(), Var()};
+    return {k, v, state->At("k"), state->At("v")};
   }
 
-  KvPast Past(State* state) const {
-    if (state == nullptr || !state->At("k").defined()) return {};
-    KvPast past{.k = state->At("k"), .v = state->At("v")};
+  // Rows of the ring that holds the cache in generation. A window of W keys needs the W - 1 before
+  // a token; with one row more the token's own overwrites none that a layer which reads this one's
+  // keys has yet to see.
+  int64_t Capacity(const State& s) const {
+    return config_.window ? std::min(*config_.window, s.capacity) : s.capacity;
+  }
+
+  KvPast Past(const KeysValues& kv, const State* state) const {
+    if (!kv[kPastK].defined()) return {};
+    KvPast past{.k = kv[kPastK], .v = kv[kPastV]};
     past.rows = past.k.dim(1);
     if (state->capacity > 0) {
       past.first = state->tokens > past.rows ? state->tokens % past.rows : 0;

@@ -25,9 +25,9 @@ double MeasurePeakFlops(DType compute) {
     }
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, static_cast<double>(std::accumulate(flops.begin(), flops.end(),
-                                                              int64_t{0})) /
-                              seconds);
+    best = std::max(
+        best,
+        static_cast<double>(std::accumulate(flops.begin(), flops.end(), int64_t{0})) / seconds);
   }
   return best;
 }

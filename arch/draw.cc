@@ -1,0 +1,102 @@
+#include "arch/draw.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace tessera {
+namespace {
+
+// "heads: 8, window: 256": what was chosen.
+std::string ChosenKeys(const BranchConfig& b) {
+  FieldList chosen, defaults;
+  const auto fresh = b.type->make_config();
+  b.config->Fields(chosen);
+  fresh->Fields(defaults);
+  const ConfigNode now = PrintMap(chosen), before = PrintMap(defaults);
+  std::string text;
+  for (size_t i = 0; i < now.entries.size(); ++i) {
+    const std::string value = PrintYamlFlow(now.entries[i].value);
+    if (value != PrintYamlFlow(before.entries[i].value))
+      absl::StrAppend(&text, text.empty() ? "" : ", ", now.entries[i].key, ": ", value);
+  }
+  return text;
+}
+
+// x + 0.5 f(norm x).
+std::string Formula(const LayerConfig& l) {
+  std::string f = l.branches.size() == 1 ? "f" : l.combine == Join::kSum ? "sum f" : "mean f";
+  if (l.branches.size() > 1 && l.combine == Join::kConcat) f = "W concat f";
+  const std::string scale = l.residual_scale == 1 ? "" : absl::StrFormat("%g ", l.residual_scale);
+  const std::string in = l.input.empty() ? "x" : l.input;
+  switch (l.norm) {
+    case NormPlace::kPre:
+      return absl::StrCat("x + ", scale, f, "(norm ", in, ")");
+    case NormPlace::kPost:
+      return absl::StrCat("norm(x + ", scale, f, "(", in, "))");
+    case NormPlace::kSandwich:
+      return absl::StrCat("x + ", scale, "norm(", f, "(norm ", in, "))");
+    case NormPlace::kNone:
+      break;
+  }
+  return absl::StrCat("x + ", scale, f, "(", in, ")");
+}
+
+// A layer without its number, so that layers that repeat look alike.
+std::string DrawLayer(const LayerConfig& l) {
+  std::string notes = l.branches.size() == 1 ? ChosenKeys(l.branches[0]) : "";
+  const auto note = [&](const std::string& text) {
+    absl::StrAppend(&notes, notes.empty() ? "" : "; ", text);
+  };
+  if (!l.name.empty()) note("named " + l.name);
+  if (!l.share.empty()) note("weights shared as " + l.share);
+  if (l.recompute) note("recomputed");
+  const bool single = l.branches.size() == 1;
+  std::string text = absl::StrFormat(
+      "├─ %-14s %-22s %s", single ? l.branches[0].type->name : "parallel", Formula(l), notes);
+  for (size_t b = 0; !single && b < l.branches.size(); ++b)
+    absl::StrAppendFormat(&text, "\n│    %s %-11s %-22s %s", b + 1 < l.branches.size() ? "├" : "└",
+                          l.branches[b].type->name, "", ChosenKeys(l.branches[b]));
+  while (text.back() == ' ') text.pop_back();
+  return text;
+}
+
+// Every line of `text` behind `margin`.
+std::string Indented(const std::string& text, const std::string& margin) {
+  std::string out = margin;
+  for (const char c : text) {
+    out += c;
+    if (c == '\n') out += margin;
+  }
+  return out + "\n";
+}
+
+}  // namespace
+
+std::string DrawGraph(const ModelConfig& config, int64_t vocab_size) {
+  std::vector<std::string> layers;
+  for (const LayerConfig& l : config.layers) layers.push_back(DrawLayer(l));
+  std::string out = absl::StrFormat("tokens\n│  embedding %d x %d\n", vocab_size, config.d_model);
+  for (size_t i = 0; i < layers.size();) {
+    // The stretch from here on that repeats and covers most.
+    size_t period = 1, times = 1;
+    for (size_t p = 1; 2 * p <= layers.size() - i; ++p) {
+      size_t n = 1;
+      while (i + (n + 1) * p <= layers.size() &&
+             std::equal(layers.begin() + static_cast<std::ptrdiff_t>(i),
+                        layers.begin() + static_cast<std::ptrdiff_t>(i + p),
+                        layers.begin() + static_cast<std::ptrdiff_t>(i + n * p)))
+        ++n;
+      if (n > 1 && n * p > times * period) period = p, times = n;
+    }
+    if (times > 1) absl::StrAppendFormat(&out, "│ ┌ %d times\n", times);
+    for (size_t j = 0; j < period; ++j) out += Indented(layers[i + j], times > 1 ? "│ │ " : "");
+    if (times > 1) out += "│ └\n";
+    i += times * period;
+  }
+  absl::StrAppendFormat(&out, "│  %s norm\nlogits   head %d x %d%s\n",
+                        config.norm == NormKind::kRms ? "rms" : "layer", vocab_size, config.d_model,
+                        config.tie_embeddings ? ", the embedding's weights" : "");
+  return out;
+}
+
+}  // namespace tessera

@@ -1,0 +1,275 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/shell.h"
+#include "train/ready_configs.h"
+
+// The program as a person or a script uses it: exit codes, what stands on standard output, and the
+// words of every mistake.
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Ended;
+using testing::Shell;
+
+constexpr const char* kProgram = TESSERA_BINARY_DIR "/tessera";
+
+Ended Tessera(const std::string& arguments) {
+  return Shell(std::string(kProgram) + " " + arguments + " 2>/dev/null");
+}
+
+class Program : public ::testing::Test {
+ protected:
+  Program() : folder_(::testing::TempDir() + "program_test_" + std::to_string(getpid())) {
+    fs::create_directories(folder_);
+    std::ofstream text(folder_ + "/text.txt");
+    for (int i = 0; i < 2000; ++i) text << "line " << i * i % 977 << " of the text\n";
+    Write("c.yaml",
+          "model: {d_model: 32, layers: [{gla: {heads: 2}}, {moe: {experts: 2, top_k: 1, d_ff: "
+          "16}}]}\ntrain: {data: {text: " +
+              folder_ +
+              "/text.txt}, steps: 6, batch: 2, seq: 32, eval_every: 3, eval_tokens: 64}\n");
+  }
+  ~Program() override { fs::remove_all(folder_); }
+
+  void Write(const std::string& name, const std::string& text) {
+    std::ofstream(folder_ + "/" + name) << text;
+  }
+  std::string At(const std::string& name) { return folder_ + "/" + name; }
+  // What a failing command says on standard error; it must leave its exit code `status`, nothing on
+  // standard output, and no run directory.
+  std::string Error(const std::string& arguments, int status) {
+    const Ended out = Tessera(arguments);
+    EXPECT_EQ(out.status, status) << arguments;
+    EXPECT_EQ(out.output, "") << arguments;
+    std::string said = Shell(std::string(kProgram) + " " + arguments + " 2>&1 >/dev/null").output;
+    for (size_t at; (at = said.find(folder_)) != std::string::npos;)
+      said.replace(at, folder_.size(), "F");
+    for (const char* device : {"device cpu (avx2)\n", "device cpu (avx512)\n"})
+      if (said.rfind(device, 0) == 0) said.erase(0, std::string(device).size());
+    EXPECT_FALSE(fs::exists(At("run"))) << arguments;
+    return said;
+  }
+  std::string Train(const std::string& more, int status = 2) {
+    return Error("train " + At("c.yaml") + " --run " + At("run") + " " + more, status);
+  }
+
+  const std::string folder_;
+};
+
+TEST_F(Program, MistakesOfConfigAndCommandLineAreCodeTwo) {
+  EXPECT_EQ(Train("train.lr=fast"),
+            "tessera: command line: train.lr=fast: lr: expected a number > 0, got 'fast'\n");
+  EXPECT_EQ(Train("train.stesp=1")
+                .rfind("tessera: command line: train.stesp=1: unknown key 'stesp' in train; did "
+                       "you mean 'steps'? (known: ",
+                       0),
+            0u);
+  EXPECT_EQ(Train("lr"), "tessera: command line: lr: expected key=value, such as train.lr=1e-3\n");
+  EXPECT_EQ(Train("'model.layers[0].gla.heads=5'"),
+            "tessera: F/c.yaml:1:32: gla: heads = 5 does not divide the width 16 (expand_k = 0.5 "
+            "times d_model = 32)\n");
+  EXPECT_EQ(Train("'model.layers[1].moe.top_k=3'"),
+            "tessera: F/c.yaml:1:51: moe: top_k = 3 exceeds experts = 2: a token uses an expert "
+            "once; lower top_k or add experts\n");
+  EXPECT_EQ(Error("train " + At("none.yaml"), 2),
+            "tessera: F/none.yaml: cannot be opened (No such file or directory); `tessera configs` "
+            "lists those that come along\n");
+  EXPECT_NE(Error("train", 2).find("config is required"), std::string::npos);
+  EXPECT_NE(Error("trian", 2), "");
+  EXPECT_NE(Train("--device tpu").find("{auto,cpu,cuda}"), std::string::npos);
+  EXPECT_EQ(Train("--device cuda"),
+            "tessera: this build has no CUDA backend; use --device cpu or auto\n");
+}
+
+TEST_F(Program, BadDataIsNamed) {
+  EXPECT_EQ(Train("train.data.text=" + At("none.txt"), 1),
+            "tessera: cannot open F/none.txt: No such file or directory (ENOENT)\n");
+  Write("empty.txt", "");
+  EXPECT_EQ(Train("train.data.text=" + At("empty.txt")),
+            "tessera: F/empty.txt: the file is empty; there is nothing to train on\n");
+  Write("short.txt", "too short");
+  EXPECT_EQ(Train("train.data.text=" + At("short.txt")),
+            "tessera: F/short.txt: the training part has 9 tokens of the 9 in the file, but one "
+            "sequence of 32 needs 33; give more text, shorten train.seq or change val_fraction "
+            "(0.05)\n");
+  Write("ids.bin", std::string("\x01\x00\x05\x01", 4));
+  EXPECT_EQ(
+      Train("'train.data={tokens: " + At("ids.bin") + ", encoding: u16}'"),
+      "tessera: F/ids.bin: token 1 (byte 2) has id 261, but the tokenizer has 256 tokens; use "
+      "the tokenizer that wrote the file\n");
+  EXPECT_EQ(Train("'train.data={}'"),
+            "tessera: no data: set train.data.text, train.data.jsonl or train.data.tokens to a "
+            "file\n");
+}
+
+TEST_F(Program, RunDirectoriesAreNotTouchedByMistake) {
+  EXPECT_EQ(Error("train " + At("c.yaml") + " --run " + At("text.txt") + "/run", 1),
+            "tessera: cannot create the folder F/text.txt/run: Not a directory (ENOTDIR)\n");
+  EXPECT_EQ(
+      Error("train " + At("c.yaml") + " --run /proc/tessera", 1),
+      "tessera: cannot create the folder /proc/tessera: No such file or directory (ENOENT)\n");
+  EXPECT_EQ(Train("--resume", 1), "tessera: F/run does not exist; there is nothing to resume\n");
+  fs::create_directories(At("there"));
+  EXPECT_EQ(Error("train " + At("c.yaml") + " --run " + At("there"), 1),
+            "tessera: F/there exists; continue it with --resume, or choose another --run "
+            "directory\n");
+  EXPECT_TRUE(fs::is_empty(At("there")));
+}
+
+TEST_F(Program, TooLittleMemoryIsToldBeforeTheRun) {
+  const std::string said = Train("train.batch=1000000 train.seq=1000", 1);
+  EXPECT_EQ(said.rfind("tessera: this run needs ", 0), 0u) << said;
+  EXPECT_NE(said.find("; lower train.batch or train.seq, or set `recompute: true` on layers\n"),
+            std::string::npos)
+      << said;
+}
+
+TEST_F(Program, TrainsEvaluatesAndGenerates) {
+  const std::string run = At("out");
+  const Ended trained = Tessera("train " + At("c.yaml") + " --run " + run);
+  EXPECT_EQ(trained.status, 0);
+  EXPECT_EQ(trained.output, run + "\n");
+  for (const char* file : {"config.yaml", "metrics.jsonl", "report.html"})
+    EXPECT_TRUE(fs::exists(run + "/" + file)) << file;
+
+  std::ifstream metrics(run + "/metrics.jsonl");
+  int64_t steps = 0, validations = 0;
+  for (std::string line; std::getline(metrics, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (row.contains("val_bits_per_byte")) {
+      ++validations;
+      continue;
+    }
+    EXPECT_EQ(row["step"], ++steps);
+    for (const char* key : {"tokens", "loss", "grad_norm", "lr", "tokens_per_second", "mfu",
+                            "seconds", "layers[1].moe.load"})
+      EXPECT_TRUE(row.contains(key)) << key;
+    EXPECT_GT(row["mfu"], 0);
+    EXPECT_LT(row["mfu"], 1);
+  }
+  EXPECT_EQ(steps, 6);
+  EXPECT_EQ(validations, 2);
+
+  const Ended eval = Tessera("eval --run " + run + " --data " + At("text.txt") + " --json");
+  EXPECT_EQ(eval.status, 0);
+  const auto e = nlohmann::json::parse(eval.output);
+  EXPECT_EQ(e["tokens"], static_cast<int64_t>(fs::file_size(At("text.txt"))) - 1);
+  EXPECT_NEAR(e["bits_per_byte"].get<double>() * std::log(2.0), e["loss"].get<double>(), 1e-9);
+  // The same tokens in windows of another size differ, but not by much after six steps.
+  const Ended wide =
+      Tessera("eval --run " + run + " --data " + At("text.txt") + " --seq 64 --json");
+  EXPECT_NEAR(nlohmann::json::parse(wide.output)["loss"], e["loss"], 0.1);
+
+  const std::string generate = "generate --run " + run + " --tokens 12 --json --prompt ";
+  const Ended made = Tessera(generate + "'line '");
+  EXPECT_EQ(made.status, 0);
+  const auto g = nlohmann::json::parse(made.output);
+  EXPECT_EQ(g["tokens"].size(), 12u);
+  EXPECT_EQ(nlohmann::json::parse(Tessera(generate + "'line '").output)["tokens"], g["tokens"]);
+  EXPECT_NE(nlohmann::json::parse(Tessera(generate + "'line ' --seed 2").output)["tokens"],
+            g["tokens"]);
+
+  EXPECT_EQ(Error(generate + "''", 2),
+            "tessera: the prompt is empty; at least one token is needed\n");
+  EXPECT_EQ(Error(generate + "$(printf 'abc\\377')", 2),
+            "tessera: the prompt is not valid UTF-8: byte 0xff at offset 3 begins no character\n");
+  EXPECT_EQ(Error(generate + "a --top-p 2", 2),
+            "tessera: top-p 2: expected a probability in (0, 1]\n");
+  EXPECT_EQ(Error("generate --run " + At("none") + " --prompt a", 1),
+            "tessera: F/none/config.yaml: cannot be opened (No such file or directory); `tessera "
+            "configs` lists those that come along\n");
+  EXPECT_EQ(
+      Error("eval --run " + run + " --data " + At("c.yaml") + " --seq 1000", 2),
+      "tessera: F/c.yaml: the file has " + std::to_string(fs::file_size(At("c.yaml"))) +
+          " tokens, but one sequence of 1000 needs 1001; give more text or a shorter sequence\n");
+}
+
+TEST_F(Program, ABpeIsLearntAndTrainedOn) {
+  const std::string bpe = At("bpe.json"), ids = At("ids.bin");
+  EXPECT_EQ(Tessera("tokenizer train " + At("text.txt") + " --vocab 300 --out " + bpe).status, 0);
+  EXPECT_EQ(Tessera("tokenizer encode " + At("text.txt") + " --tokenizer " + bpe + " --out " + ids)
+                .status,
+            0);
+  const std::string train = "train " + At("c.yaml") + " model.vocab=" + bpe + " --run ";
+  EXPECT_EQ(Tessera(train + At("a")).status, 0);
+  EXPECT_EQ(Tessera(train + At("b") + " 'train.data={tokens: " + ids + "}'").status, 0);
+  // Text tokenised on the way in and tokens from the file are the same run.
+  const auto last = [&](const std::string& run) {
+    return Shell("grep '\"loss\"' " + At(run) + "/metrics.jsonl | grep -o '\"loss\":[0-9.]*'")
+        .output;
+  };
+  EXPECT_NE(last("a"), "");
+  EXPECT_EQ(last("a"), last("b"));
+  EXPECT_EQ(
+      Error("tokenizer train " + At("c.yaml") + " --vocab 5000 --out " + At("x.json") + " --quiet",
+            2)
+          .find("tessera: "),
+      0u);
+  EXPECT_FALSE(fs::exists(At("x.json")));
+}
+
+TEST_F(Program, EveryReadyConfigTrains) {
+  ASSERT_GE(ReadyConfigs().size(), 5u);
+  for (const ReadyConfig& c : ReadyConfigs()) {
+    EXPECT_NE(c.Summary(), "") << c.name;
+    const Ended ended =
+        Tessera(std::string("train ") + c.name + " train.data.text=" + At("text.txt") +
+                " train.steps=1 train.batch=1 train.seq=64 train.eval_every=0 --run " + At(c.name));
+    EXPECT_EQ(ended.status, 0) << c.name;
+  }
+}
+
+TEST_F(Program, DescribeCountsWhatItDraws) {
+  const auto cost = nlohmann::json::parse(Tessera("describe " + At("c.yaml") + " --json").output);
+  for (const char* key : {"parameters", "active_parameters", "flops_per_token", "state_bytes",
+                          "kv_bytes_per_token", "activation_bytes", "layers"})
+    EXPECT_TRUE(cost.contains(key)) << key;
+  int64_t parameters = 0;
+  for (const auto& layer : cost["layers"]) parameters += layer["parameters"].get<int64_t>();
+  EXPECT_EQ(cost["parameters"], parameters);
+  EXPECT_LT(cost["active_parameters"], cost["parameters"]);
+  const std::string drawn = Tessera("describe " + At("c.yaml")).output;
+  EXPECT_NE(drawn.find("├─ moe            x + f(norm x)          experts: 2, top_k: 1, d_ff: 16\n"),
+            std::string::npos)
+      << drawn;
+}
+
+TEST_F(Program, CompletionKnowsCommandsChoicesAndKeys) {
+  const auto completed = [](const std::string& words, int at) {
+    return Shell("bash -c 'source <(" + std::string(kProgram) +
+                 " completion bash); cd /; COMP_WORDS=(" + words +
+                 "); COMP_CWORD=" + std::to_string(at) + "; _tessera; echo \"${COMPREPLY[@]}\"'")
+        .output;
+  };
+  EXPECT_EQ(completed("tessera desc", 1), "describe\n");
+  EXPECT_EQ(completed("tessera train --device c", 3), "cpu cuda\n");
+  EXPECT_EQ(completed("tessera train quickstart train.warm", 3), "train.warmup=\n");
+  EXPECT_EQ(completed("tessera tokenizer train --vo", 3), "--vocab\n");
+  EXPECT_EQ(completed("tessera blocks mam", 2), "mamba2\n");
+  for (const char* shell : {"zsh", "fish"})
+    EXPECT_NE(Tessera(std::string("completion ") + shell).output.find("device"), std::string::npos)
+        << shell;
+}
+
+TEST_F(Program, BenchWritesItsRowsAndDrawsThem) {
+  const std::string json = At("b.json"), svg = At("b.svg");
+  const Ended ended =
+      Tessera("bench gla " + At("c.yaml") +
+              " --seq 16,32 --tokens 32 --rounds 1 --d-model 32 --json " + json + " --svg " + svg);
+  EXPECT_EQ(ended.status, 0);
+  std::ifstream file(json);
+  EXPECT_EQ(nlohmann::json::parse(file).size(), 2u * 2 * 4);
+  const std::string drawn = Shell("cat " + svg).output;
+  for (const char* mode : {"train", "forward", "prefill", "decode"})
+    EXPECT_NE(drawn.find(std::string(mode) + ": tokens a second"), std::string::npos) << mode;
+}
+
+}  // namespace
+}  // namespace tessera
