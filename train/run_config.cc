@@ -70,16 +70,12 @@ Schedule TrainConfig::LearningRate() const {
           .steps = steps};
 }
 
-absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
-                                        const std::vector<std::string>& overrides) {
-  const ReadyConfig* ready = std::filesystem::exists(path) && !std::filesystem::is_directory(path)
-                                 ? nullptr
-                                 : FindReadyConfig(path);
-  TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ready == nullptr
-                                                ? ReadYamlFile(path)
-                                                : ParseYaml(ready->text, path + ".yaml"));
+namespace {
+
+absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
+                                   const std::vector<std::string>& overrides) {
   for (const std::string& o : overrides) TESSERA_RETURN_IF_ERROR(Override(&root, o));
-  RunConfig config{.name = std::filesystem::path(path).stem().string()};
+  RunConfig config{.name = name};
   ErrorList errors;
   root.read = true;
   MapReader reader(root, "the config", &errors);
@@ -101,6 +97,24 @@ absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
   if (errors.empty()) ReportUnread(root, &errors);
   TESSERA_RETURN_IF_ERROR(errors.ToStatus());
   return config;
+}
+
+}  // namespace
+
+absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
+                                        const std::vector<std::string>& overrides) {
+  namespace fs = std::filesystem;
+  const ReadyConfig* ready =
+      fs::exists(path) && !fs::is_directory(path) ? nullptr : FindReadyConfig(path);
+  if (ready != nullptr) return ParseRunConfig(ready->text, path, overrides);
+  TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ReadYamlFile(path));
+  return FromTree(std::move(root), fs::path(path).stem().string(), overrides);
+}
+
+absl::StatusOr<RunConfig> ParseRunConfig(const std::string& text, const std::string& name,
+                                         const std::vector<std::string>& overrides) {
+  TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ParseYaml(text, name + ".yaml"));
+  return FromTree(std::move(root), name, overrides);
 }
 
 std::string PrintRunConfig(const RunConfig& config) {

@@ -66,6 +66,10 @@ struct RunConfig {
 absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
                                         const std::vector<std::string>& overrides);
 
+// The same for text at hand; `name` stands in messages and names the run.
+absl::StatusOr<RunConfig> ParseRunConfig(const std::string& text, const std::string& name,
+                                         const std::vector<std::string>& overrides);
+
 // The resolved config; reads back equal.
 std::string PrintRunConfig(const RunConfig& config);
 
