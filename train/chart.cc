@@ -34,13 +34,17 @@ Scale MakeScale(bool log, double low, double high, double from, double to) {
   return {log, low, high, from, to};
 }
 
-// Where the grid's lines stand: round numbers, or powers of `base` (of ten: with 2 and 5 between).
+// Where the grid's lines stand: round numbers, or powers of `base` (of ten: with 2 and 5 between, or
+// with all digits where less than a decade is shown).
 std::vector<double> Ticks(const Scale& s, double base) {
   std::vector<double> ticks;
   if (s.log) {
+    std::vector<double> digits = {1};
+    if (base == 10 && s.high < 8 * s.low) digits = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+    if (base == 10 && s.high >= 8 * s.low) digits = {1, 2, 5};
     for (double v = std::pow(base, std::floor(std::log(s.low) / std::log(base) + 1e-9));
          v <= s.high * (1 + 1e-9); v *= base)
-      for (const double digit : base == 10 ? std::vector<double>{1, 2, 5} : std::vector<double>{1})
+      for (const double digit : digits)
         if (v * digit >= s.low * (1 - 1e-9) && v * digit <= s.high * (1 + 1e-9))
           ticks.push_back(v * digit);
     return ticks;
