@@ -30,13 +30,14 @@ int32_t Draw(const Tensor& logits, const Sampling& sampling, uint64_t index) {
   return Sample(row, sampling, index);
 }
 
-// The memory of a whole generation, from a pass over its shapes.
-int64_t PeakBytes(const Model& model, int64_t prompt, int64_t capacity, DType compute) {
+// The memory of a whole generation: each call on the meta device, since new states are made before
+// old ones go and so the holes they leave differ from step to step.
+int64_t PeakBytes(const Model& model, int64_t prompt, int64_t tokens, DType compute) {
   return PassBytes(compute, [&](Context& ctx) {
-    ModelState state = model.NewState(1, capacity);
-    const std::vector<int32_t> tokens(static_cast<size_t>(prompt));
-    Advance(ctx, model, tokens, &state);
-    Advance(ctx, model, std::span(tokens).first(1), &state);
+    ModelState state = model.NewState(1, prompt + tokens);
+    const std::vector<int32_t> any(static_cast<size_t>(prompt));
+    Advance(ctx, model, any, &state);
+    for (int64_t i = 1; i < tokens; ++i) Advance(ctx, model, std::span(any).first(1), &state);
   });
 }
 
@@ -47,7 +48,7 @@ Generation Generate(const Model& model, std::span<const int32_t> prompt, int64_t
                     const std::function<bool(int32_t)>& on_token) {
   const int64_t prompt_tokens = static_cast<int64_t>(prompt.size());
   const int64_t capacity = prompt_tokens + tokens;
-  Arena arena(Arena::Backing::kMemory, PeakBytes(model, prompt_tokens, capacity, compute));
+  Arena arena(Arena::Backing::kMemory, PeakBytes(model, prompt_tokens, tokens, compute));
   Context ctx(Device::kCpu, &arena);
   ctx.compute = compute;
   Generation g{.prompt_tokens = prompt_tokens};

@@ -32,7 +32,12 @@ class Subject {
  public:
   Subject(const std::string& name, const ModelConfig& config, int64_t vocab,
           const std::string& mode, int64_t seq, const Options& o)
-      : name(name), mode(mode), seq(seq), config_(config), vocab_(vocab) {
+      : name(name),
+        mode(mode),
+        seq(seq),
+        config_(config),
+        vocab_(vocab),
+        decoded_(kDecoded * (o.rounds + 1)) {
     compute_ = o.precision == "bf16" ? DType::kBF16 : DType::kF32;
     batch_ = mode == "train" || mode == "forward" ? std::max<int64_t>(1, o.tokens / seq) : 1;
     Arena meta(Arena::Backing::kMeta, 0);
@@ -49,7 +54,8 @@ class Subject {
                         : PassBytes(compute_, [&](Context& ctx) {
                             ModelState state = NewState();
                             Pass(ctx, seq, &state);
-                            if (mode == "decode") Pass(ctx, 1, &state);
+                            for (int64_t i = 0; mode == "decode" && i < decoded_; ++i)
+                              Pass(ctx, 1, &state);
                           }));
     if (mode == "decode") {
       state_ = std::make_unique<ModelState>(NewState());
@@ -82,10 +88,10 @@ class Subject {
   }
 
  private:
-  static constexpr int kDecoded = 32;
+  static constexpr int kDecoded = 32;  // tokens a timed run
 
   ModelState NewState() const {
-    return model_->NewState(batch_, mode == "decode" ? seq + 4096 : seq);
+    return model_->NewState(batch_, mode == "decode" ? seq + decoded_ : seq);
   }
 
   // Reads T tokens; of what is on the meta device, only shapes.
@@ -122,6 +128,7 @@ class Subject {
 
   ModelConfig config_;
   int64_t vocab_, batch_ = 1;
+  int64_t decoded_;  // tokens in all, the first run, which is not timed, among them
   DType compute_;
   std::unique_ptr<Arena> parameter_arena_, arena_;
   std::unique_ptr<ParameterSet> parameters_;
