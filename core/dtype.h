@@ -1,6 +1,7 @@
 #ifndef TESSERA_CORE_DTYPE_H_
 #define TESSERA_CORE_DTYPE_H_
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -21,17 +22,15 @@ constexpr const char* Name(DType t) {
 struct bf16 {
   uint16_t bits;
   bf16() = default;
-  explicit bf16(float f) {
-    uint32_t u;
-    std::memcpy(&u, &f, 4);
-    const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
-    bits = static_cast<uint16_t>(nan ? (u >> 16) | 0x40 : (u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+  constexpr explicit bf16(float f) : bits(Round(std::bit_cast<uint32_t>(f))) {}
+  constexpr explicit operator float() const {
+    return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
   }
-  explicit operator float() const {
-    const uint32_t u = static_cast<uint32_t>(bits) << 16;
-    float f;
-    std::memcpy(&f, &u, 4);
-    return f;
+
+ private:
+  static constexpr uint16_t Round(uint32_t u) {
+    const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
+    return static_cast<uint16_t>(nan ? (u >> 16) | 0x40 : (u + 0x7fffu + ((u >> 16) & 1)) >> 16);
   }
 };
 

@@ -7,21 +7,31 @@
 #include "kernels/cpu/isa.h"
 
 // The one place where a call chooses its kernel. An op is asked for by the type of its arguments:
-// the file kernels/x.cc that defines it for the CPU is compiled once for each instruction set, and
-// the linker complains of one that is missing.
+// the file kernels/x.cc that defines it for the CPU is compiled once for each instruction set, its
+// CUDA kernel kernels/x.cu once for the host, and the linker complains of one that is missing.
 
 namespace tessera {
 
 enum class Device : uint8_t {
   kCpu,
+  kSimt,  // the CUDA kernels, executed on the host thread by thread: for tests
   kMeta,  // shapes only: nothing is allocated, nothing runs, everything is counted
 };
 
-constexpr const char* Name(Device d) { return d == Device::kCpu ? "cpu" : "meta"; }
+constexpr const char* Name(Device d) {
+  constexpr const char* kNames[] = {"cpu", "simt", "meta"};
+  return kNames[static_cast<int>(d)];
+}
+
+namespace simt {
+template <class Args>
+void Run(const Args& args);
+}
 
 template <class Args>
 void Dispatch(Device device, const Args& args) {
   if (device == Device::kMeta) return;
+  if (device == Device::kSimt) return simt::Run<Args>(args);
   switch (ActiveIsa()) {
     case Isa::kAvx2:
       return avx2::Run<Args>(args);

@@ -78,9 +78,11 @@ struct OpCase {
 template <class Arrays>
 using ScalarOf = typename std::decay_t<decltype(std::declval<Arrays>()[0].v)>::value_type;
 
+inline std::string NameOf(const ::testing::TestParamInfo<OpCase>& i) { return i.param.name; }
 inline void PrintTo(const OpCase& c, std::ostream* out) { *out << c.name; }
 
 class OpContract : public ::testing::TestWithParam<OpCase> {};
+class SimtOpContract : public ::testing::TestWithParam<OpCase> {};
 
 // Generators of input values.
 std::function<double(const Rng&, int64_t)> NormalValues(double deviation, double mean = 0);
@@ -92,8 +94,10 @@ std::function<double(const Rng&, int64_t)> TheseValues(std::vector<double> value
 std::function<double(const Rng&, int64_t)> Positions(int64_t T, std::vector<int64_t> starts,
                                                      int64_t first = 0);
 
-// Runs the whole contract on one case; failures are gtest failures.
+// Runs the whole contract on one case; failures are gtest failures. The second: of the op's CUDA
+// kernels, executed on the host.
 void CheckOpCase(const OpCase& c);
+void CheckOpCaseOnSimt(const OpCase& c);
 
 // The distance between two arrays as the bars measure it.
 struct Distance {
@@ -106,8 +110,8 @@ Distance Compare(const std::vector<double>& got, const std::vector<double>& want
 
 // In tests/ops/x_case.cc: TESSERA_OP_CASES(RmsNorm, RmsNormCases()) with std::vector<OpCase>
 // RmsNormCases().
-#define TESSERA_OP_CASES(Name, cases)                                    \
-  INSTANTIATE_TEST_SUITE_P(Name, OpContract, ::testing::ValuesIn(cases), \
-                           [](const ::testing::TestParamInfo<OpCase>& i) { return i.param.name; })
+#define TESSERA_OP_CASES(Name, cases)                                             \
+  INSTANTIATE_TEST_SUITE_P(Name, OpContract, ::testing::ValuesIn(cases), NameOf); \
+  INSTANTIATE_TEST_SUITE_P(Name, SimtOpContract, ::testing::ValuesIn(cases), NameOf)
 
 #endif  // TESSERA_TESTS_OP_CASE_H_

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "core/parallel.h"
+#include "kernels/simt/missing.h"
 #include "tests/op_case.h"
 
 namespace tessera::testing {
@@ -333,8 +334,51 @@ void CheckOpCase(const OpCase& c) {
   SetThreads(threads_before);
 }
 
+void CheckOpCaseOnSimt(const OpCase& c) {
+  const Reference want = RunReference(c, DType::kF32, OutputTypes(c, DType::kF32));
+  constexpr std::pair<simt::ThreadOrder, const char*> kOrders[] = {
+      {simt::ThreadOrder::kForward, " forwards"},
+      {simt::ThreadOrder::kReverse, " in reverse"},
+      {simt::ThreadOrder::kRandom, " at random"}};
+  Outcome first;
+  for (const auto& [order, name] : kOrders) {
+    simt::SetThreadOrder(order, 17);
+    const Outcome got = RunCase(c, Device::kSimt, {});
+    CheckNumbers(c, name, {}, got, want);
+    if (order == simt::ThreadOrder::kForward) first = got;
+    EXPECT_EQ(first.outputs, got.outputs) << c.name << name;
+    EXPECT_EQ(first.grads, got.grads) << c.name << name;
+  }
+  const Setup strided{.strided = true};
+  CheckNumbers(c, " (strided)", strided, RunCase(c, Device::kSimt, strided), want);
+  const Setup accumulate{.accumulate = true};
+  CheckNumbers(c, " (accumulating)", accumulate, RunCase(c, Device::kSimt, accumulate), want);
+  for (int i = 0; i < static_cast<int>(c.inputs.size()); ++i) {
+    if (want.grads[static_cast<size_t>(i)].empty()) continue;
+    const Setup alone{.only = i};
+    CheckNumbers(c, " (alone)", alone, RunCase(c, Device::kSimt, alone), want);
+  }
+  if (c.bf16) {
+    const Setup half{.compute = DType::kBF16};
+    const Reference want_half = RunReference(c, DType::kBF16, OutputTypes(c, DType::kBF16));
+    CheckNumbers(c, " in bf16", half, RunCase(c, Device::kSimt, half), want_half);
+  }
+  simt::SetThreadOrder(simt::ThreadOrder::kForward);
+}
+
 TEST_P(OpContract, Holds) { CheckOpCase(GetParam()); }
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(OpContract);
+
+TEST_P(SimtOpContract, Holds) {
+  try {
+    CheckOpCaseOnSimt(GetParam());
+  } catch (const simt::Missing& e) {
+    GTEST_SKIP() << e.what();
+  } catch (const simt::Error& e) {
+    FAIL() << e.what();
+  }
+}
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SimtOpContract);
 
 std::function<double(const Rng&, int64_t)> NormalValues(double deviation, double mean) {
   return [=](const Rng& rng, int64_t i) {

@@ -1,0 +1,90 @@
+#include "kernels/adamw.h"
+#include "kernels/cuda/reduce.h"
+
+namespace tessera::TESSERA_DEVICE {
+namespace {
+
+constexpr int kThreads = 256;
+
+// Tensors of one launch, by value in its arguments, so that the list needs no memory of the device.
+// Block b works on block `b - first_block[i]` of the last tensor i with first_block[i] <= b.
+constexpr int kTensors = 48;
+struct TensorList {
+  AdamWTensor tensor[kTensors];
+  int32_t first_block[kTensors];
+  int count = 0;
+  int64_t blocks = 0;
+};
+
+struct Part {
+  AdamWTensor tensor;
+  int64_t begin, end;
+};
+__device__ __forceinline__ Part PartOf(const TensorList& list) {
+  int i = 0;
+  while (i + 1 < list.count && list.first_block[i + 1] <= static_cast<int32_t>(blockIdx.x)) ++i;
+  const int64_t begin = (static_cast<int32_t>(blockIdx.x) - list.first_block[i]) * kOptimizerBlock;
+  const int64_t end = begin + kOptimizerBlock, size = list.tensor[i].size;
+  return {list.tensor[i], begin, end < size ? end : size};
+}
+
+// Each element is read and written by one thread: 16 bytes read, 12 written, and nothing shared.
+__global__ void __launch_bounds__(kThreads) AdamWKernel(TensorList list, AdamWArgs a) {
+  const Part part = PartOf(list);
+  const AdamWTensor& t = part.tensor;
+  for (int64_t i = part.begin + threadIdx.x; i < part.end; i += kThreads) {
+    const float g = t.gradient[i] * a.gradient_scale, p = t.parameter[i];
+    const float m = a.beta1 * t.first_moment[i] + (1 - a.beta1) * g;
+    const float v = a.beta2 * t.second_moment[i] + (1 - a.beta2) * (g * g);
+    const float step = m * a.first_correction / (sqrtf(v * a.second_correction) + a.epsilon);
+    t.first_moment[i] = m;
+    t.second_moment[i] = v;
+    t.parameter[i] = p - a.lr * (step + t.weight_decay * p);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) SquareSumKernel(TensorList list, double* partial) {
+  const Part part = PartOf(list);
+  double sum = 0;
+  for (int64_t i = part.begin + threadIdx.x; i < part.end; i += kThreads) {
+    const double g = part.tensor.gradient[i];
+    sum += g * g;
+  }
+  sum = BlockSum<kThreads>(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// use(list, blocks before it) for the tensors in lists of at most kTensors.
+template <class Use>
+void ForLists(const AdamWTensor* tensors, int64_t count, Use&& use) {
+  int64_t before = 0;
+  for (int64_t first = 0; first < count; first += kTensors) {
+    TensorList list;
+    for (int64_t i = first; i < count && i < first + kTensors; ++i) {
+      list.tensor[list.count] = tensors[i];
+      list.first_block[list.count++] = static_cast<int32_t>(list.blocks);
+      list.blocks += CeilDivide(tensors[i].size, kOptimizerBlock);
+    }
+    if (list.blocks > 0) use(list, before);
+    before += list.blocks;
+  }
+}
+
+void AdamW(const AdamWArgs& a) {
+  ForLists(a.tensors, a.count, [&](const TensorList& list, int64_t) {
+    Launch(AdamWKernel, Dim3{static_cast<unsigned>(list.blocks)}, Dim3{kThreads}, 0, list, a);
+  });
+}
+void SquareSum(const SquareSumArgs& a) {
+  ForLists(a.tensors, a.count, [&](const TensorList& list, int64_t before) {
+    Launch(SquareSumKernel, Dim3{static_cast<unsigned>(list.blocks)}, Dim3{kThreads}, 0, list,
+           a.partial + before);
+  });
+}
+
+}  // namespace
+
+TESSERA_DEVICE_KERNEL_OF(AdamWArgs, AdamW)
+TESSERA_DEVICE_KERNEL_OF(SquareSumArgs, SquareSum)
+
+}  // namespace tessera::TESSERA_DEVICE

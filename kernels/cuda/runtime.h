@@ -1,0 +1,17 @@
+#ifndef TESSERA_KERNELS_CUDA_RUNTIME_H_
+#define TESSERA_KERNELS_CUDA_RUNTIME_H_
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+// The stream that kernels are launched on, and what a failed launch becomes.
+
+namespace tessera::cuda {
+
+cudaStream_t Stream();
+void CheckLaunch(cudaError_t result, dim3 grid, dim3 block, size_t dynamic_shared_bytes);
+
+}  // namespace tessera::cuda
+
+#endif  // TESSERA_KERNELS_CUDA_RUNTIME_H_

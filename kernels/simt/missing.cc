@@ -1,0 +1,41 @@
+#include "kernels/simt/missing.h"
+
+#include "kernels/attention.h"
+#include "kernels/causal_conv.h"
+#include "kernels/dispatch.h"
+#include "kernels/gla_scan.h"
+#include "kernels/grouped_matmul.h"
+#include "kernels/matmul.h"
+#include "kernels/peak.h"
+#include "kernels/routing.h"
+#include "kernels/ssd_scan.h"
+
+#define MISSING(Args)                                                    \
+  template <>                                                            \
+  void Run(const Args&) {                                                \
+    throw Missing(std::string(Args::kName) + " has no CUDA kernel yet"); \
+  }
+#define MISSING_BOTH(Op)   \
+  MISSING(Op##Args<float>) \
+  MISSING(Op##Args<bf16>)
+
+namespace tessera::simt {
+
+MISSING_BOTH(Attention)
+MISSING_BOTH(AttentionGrad)
+MISSING_BOTH(CausalConv)
+MISSING_BOTH(CausalConvGrad)
+MISSING_BOTH(ColumnSum)
+MISSING_BOTH(GlaScan)
+MISSING_BOTH(GlaScanGrad)
+MISSING_BOTH(GroupedColumnSum)
+MISSING(GroupedMatmulArgs)
+MISSING(GroupedWeightGradArgs)
+MISSING(MatmulArgs)
+MISSING_BOTH(Peak)
+MISSING(RoutingArgs)
+MISSING(RoutingGradArgs)
+MISSING_BOTH(SsdScan)
+MISSING_BOTH(SsdScanGrad)
+
+}  // namespace tessera::simt
