@@ -26,7 +26,7 @@ namespace tessera {
 
 // The (query, key) pairs that a causal window leaves visible in one head of one batch row.
 // Documents are not considered: they are data, and a cost is a function of shapes.
-inline int64_t VisiblePairs(int64_t T, int64_t L, int64_t window) {
+constexpr int64_t VisiblePairs(int64_t T, int64_t L, int64_t window) {
   const int64_t growing =
       window <= 0 ? T : (window - L < 0 ? 0 : (window - L < T ? window - L : T));
   return growing * L + growing * (growing + 1) / 2 + (T - growing) * window;
@@ -58,9 +58,9 @@ struct AttentionArgs {
 
   // A few queries against a long cache are cut along the keys as well: the pieces' sums.
   static constexpr int64_t kDecodeQueries = 8, kDecodeKeys = 1024;
-  bool decode() const { return T * (H / Hkv) <= kDecodeQueries; }
-  int64_t decode_pieces() const { return (L + T + kDecodeKeys - 1) / kDecodeKeys; }
-  int64_t workspace_floats() const { return decode() ? B * decode_pieces() * T * H * (V + 2) : 0; }
+  constexpr bool decode() const { return T * (H / Hkv) <= kDecodeQueries; }
+  constexpr int64_t decode_pieces() const { return (L + T + kDecodeKeys - 1) / kDecodeKeys; }
+  constexpr int64_t workspace_floats() const { return decode() ? B * decode_pieces() * T * H * (V + 2) : 0; }
 
   Cost cost() const {
     const int64_t keys = T + (window > 0 && window - 1 < L ? window - 1 : L);
@@ -96,12 +96,12 @@ struct AttentionGradArgs {
 
   // Queries and keys are paired in blocks; a gradient that gathers from several pairs does so in
   // fp32: dq [B,H,T,K], dk [B,Hkv,L+T,K], dv [B,Hkv,L+T,V].
-  int64_t block() const { return forward.K + forward.V <= 256 ? 256 : 128; }
-  int64_t dq_floats() const { return forward.B * forward.T * forward.H * forward.K; }
-  int64_t key_rows() const { return forward.B * (forward.L + forward.T); }
-  int64_t dk_floats() const { return key_rows() * forward.Hkv * forward.K; }
-  int64_t dv_floats() const { return key_rows() * forward.Hkv * forward.V; }
-  int64_t workspace_floats() const {
+  constexpr int64_t block() const { return forward.K + forward.V <= 256 ? 256 : 128; }
+  constexpr int64_t dq_floats() const { return forward.B * forward.T * forward.H * forward.K; }
+  constexpr int64_t key_rows() const { return forward.B * (forward.L + forward.T); }
+  constexpr int64_t dk_floats() const { return key_rows() * forward.Hkv * forward.K; }
+  constexpr int64_t dv_floats() const { return key_rows() * forward.Hkv * forward.V; }
+  constexpr int64_t workspace_floats() const {
     return forward.L + forward.T <= block() ? 0 : dq_floats() + dk_floats() + dv_floats();
   }
 

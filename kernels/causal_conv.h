@@ -63,8 +63,8 @@ struct CausalConvGradArgs {
 
   // The sums for weight and bias of each run of tokens, added up in order afterwards.
   static constexpr int64_t kRun = 256;
-  int64_t runs() const { return (forward.T + kRun - 1) / kRun; }
-  int64_t workspace_floats() const { return forward.B * runs() * (forward.W + 1) * forward.C; }
+  constexpr int64_t runs() const { return (forward.T + kRun - 1) / kRun; }
+  constexpr int64_t workspace_floats() const { return forward.B * runs() * (forward.W + 1) * forward.C; }
 
   Cost cost() const {
     const CausalConvArgs<T_>& f = forward;

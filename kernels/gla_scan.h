@@ -45,11 +45,11 @@ struct GlaScanArgs {
   int64_t B, T, H, K, V;
   float scale;
 
-  int64_t chunks() const { return (T + kChunk - 1) / kChunk; }
-  int64_t spans() const { return (chunks() + kChunksPerKept - 1) / kChunksPerKept; }
-  int64_t kept_floats() const { return B * (spans() - 1) * H * K * V; }
+  constexpr int64_t chunks() const { return (T + kChunk - 1) / kChunk; }
+  constexpr int64_t spans() const { return (chunks() + kChunksPerKept - 1) / kChunksPerKept; }
+  constexpr int64_t kept_floats() const { return B * (spans() - 1) * H * K * V; }
 
-  int64_t pairs() const {
+  constexpr int64_t pairs() const {
     const int64_t whole = T / kChunk, rest = T % kChunk;
     return B * H * (whole * kChunk * (kChunk + 1) / 2 + rest * (rest + 1) / 2);
   }

@@ -71,8 +71,8 @@ struct NormGradArgs {
   int64_t rows, D, G = 1;
 
   static constexpr int64_t kBlocks = 64;
-  int64_t block_rows() const { return rows <= 32 * kBlocks ? 32 : (rows + kBlocks - 1) / kBlocks; }
-  int64_t blocks() const { return (rows + block_rows() - 1) / block_rows(); }
+  constexpr int64_t block_rows() const { return rows <= 32 * kBlocks ? 32 : (rows + kBlocks - 1) / kBlocks; }
+  constexpr int64_t blocks() const { return (rows + block_rows() - 1) / block_rows(); }
   Cost cost() const {
     const int64_t gates = gate == NormGate::kNone ? 0 : 1;
     return {.flops = rows * D * (9 + 8 * gates),

@@ -47,21 +47,21 @@ struct SsdScanArgs {
   float* chunk_states = nullptr;
   int64_t B, T, H, G, N, P;
 
-  int64_t chunks() const { return (T + kChunk - 1) / kChunk; }
-  int64_t chunk_states_floats() const { return B * (chunks() - 1) * H * N * P; }
+  constexpr int64_t chunks() const { return (T + kChunk - 1) / kChunk; }
+  constexpr int64_t chunk_states_floats() const { return B * (chunks() - 1) * H * N * P; }
 
   // A task takes some heads of one group through all chunks, so that they share C B^T; fewer where
   // there would be few tasks.
-  int64_t heads_per_task() const {
+  constexpr int64_t heads_per_task() const {
     const int64_t group = H / G;
     int64_t heads = group < 8 ? group : 8;
     while (heads > 1 && B * G * ((group + heads - 1) / heads) < 16) heads /= 2;
     return heads;
   }
-  int64_t tasks_per_group() const { return (H / G + heads_per_task() - 1) / heads_per_task(); }
+  constexpr int64_t tasks_per_group() const { return (H / G + heads_per_task() - 1) / heads_per_task(); }
 
   // Multiply-adds of all heads through one causal triangle of kChunk x kChunk pairs and the rest.
-  int64_t pairs() const {
+  constexpr int64_t pairs() const {
     const int64_t whole = T / kChunk, rest = T % kChunk;
     return B * (whole * kChunk * (kChunk + 1) / 2 + rest * (rest + 1) / 2);
   }
@@ -104,11 +104,11 @@ struct SsdScanGradArgs {
 
   // Sums of each batch row for A_log, dt_bias and D, and, where tasks share a group, what each adds
   // to the gradients of B and C.
-  int64_t head_floats() const { return 3 * forward.B * forward.H; }
-  int64_t share_floats() const {
+  constexpr int64_t head_floats() const { return 3 * forward.B * forward.H; }
+  constexpr int64_t share_floats() const {
     return forward.tasks_per_group() == 1 ? 0 : forward.B * forward.T * forward.G * forward.N;
   }
-  int64_t workspace_floats() const {
+  constexpr int64_t workspace_floats() const {
     return head_floats() + 2 * forward.tasks_per_group() * share_floats();
   }
 

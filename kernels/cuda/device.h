@@ -9,6 +9,7 @@
 //   TESSERA_SHARED(float[32], sums)          a __shared__ variable, 16-byte aligned
 //   TESSERA_DYNAMIC_SHARED(float, tile)      the shared memory that the launch asked for
 //   Launch(kernel, Dim3 grid, Dim3 block, dynamic_shared_bytes, arguments...)
+//   ScratchFloats(count)                     memory for partial results between launches
 //   CopyAsync16 CopyAsyncCommit CopyAsyncWaitFor<n>                  cp.async
 //   LoadMatrix4 LoadMatrix4Transposed MmaBf16                        ldmatrix, mma.sync
 //

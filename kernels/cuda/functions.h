@@ -12,9 +12,7 @@ namespace {
 
 __device__ __forceinline__ float Sigmoid(float x) { return 1 / (1 + expf(-x)); }
 __device__ __forceinline__ float Silu(float x) { return x * Sigmoid(x); }
-__device__ __forceinline__ float SiluSlope(float x) {
-  return Sigmoid(x) * (1 + x * Sigmoid(-x));
-}
+__device__ __forceinline__ float SiluSlope(float x) { return Sigmoid(x) * (1 + x * Sigmoid(-x)); }
 // log(1 + exp(x))
 __device__ __forceinline__ float Softplus(float x) { return fmaxf(x, 0) + log1pf(expf(-fabsf(x))); }
 // The normal distribution at x.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "core/dtype.h"
 #include "kernels/simt/executor.h"
@@ -113,6 +114,13 @@ inline int __popc(uint32_t x) { return std::popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 
 namespace tessera::simt {
+
+// Memory of the device for the launches that follow, until the next call; contents undefined.
+inline float* ScratchFloats(int64_t count) {
+  static thread_local std::vector<float> scratch;
+  scratch.assign(static_cast<size_t>(count), std::bit_cast<float>(~0u));
+  return scratch.data();
+}
 
 inline void CopyAsync16(void* shared, const void* global, Where where = Where::current()) {
   CopyAsync(shared, global, 16, where);

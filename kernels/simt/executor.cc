@@ -228,8 +228,9 @@ int Executor::MeetBlock(bool vote, const char* what, const Where& where) {
   return b.result[generation & 1];
 }
 
-const unsigned char* Executor::MeetWarp(uint32_t mask, const void* in, int bytes, CombineLanes combine,
-                                        const char* what, const Where& where) {
+const unsigned char* Executor::MeetWarp(uint32_t mask, const void* in, int bytes,
+                                        CombineLanes combine, const char* what,
+                                        const Where& where) {
   Lane* me = current;
   const int first = me->thread.warp() * 32;
   Warp& warp = warps_[static_cast<size_t>(me->thread.warp())];

@@ -4,8 +4,6 @@
 #include "kernels/causal_conv.h"
 #include "kernels/dispatch.h"
 #include "kernels/gla_scan.h"
-#include "kernels/grouped_matmul.h"
-#include "kernels/matmul.h"
 #include "kernels/peak.h"
 #include "kernels/routing.h"
 #include "kernels/ssd_scan.h"
@@ -25,13 +23,8 @@ MISSING_BOTH(Attention)
 MISSING_BOTH(AttentionGrad)
 MISSING_BOTH(CausalConv)
 MISSING_BOTH(CausalConvGrad)
-MISSING_BOTH(ColumnSum)
 MISSING_BOTH(GlaScan)
 MISSING_BOTH(GlaScanGrad)
-MISSING_BOTH(GroupedColumnSum)
-MISSING(GroupedMatmulArgs)
-MISSING(GroupedWeightGradArgs)
-MISSING(MatmulArgs)
 MISSING_BOTH(Peak)
 MISSING(RoutingArgs)
 MISSING(RoutingGradArgs)
