@@ -1,11 +1,9 @@
 #include "kernels/simt/missing.h"
 
 #include "kernels/attention.h"
-#include "kernels/causal_conv.h"
 #include "kernels/dispatch.h"
 #include "kernels/gla_scan.h"
 #include "kernels/peak.h"
-#include "kernels/routing.h"
 #include "kernels/ssd_scan.h"
 
 #define MISSING(Args)                                                    \
@@ -21,13 +19,9 @@ namespace tessera::simt {
 
 MISSING_BOTH(Attention)
 MISSING_BOTH(AttentionGrad)
-MISSING_BOTH(CausalConv)
-MISSING_BOTH(CausalConvGrad)
 MISSING_BOTH(GlaScan)
 MISSING_BOTH(GlaScanGrad)
 MISSING_BOTH(Peak)
-MISSING(RoutingArgs)
-MISSING(RoutingGradArgs)
 MISSING_BOTH(SsdScan)
 MISSING_BOTH(SsdScanGrad)
 

@@ -1,0 +1,220 @@
+#include "core/check.h"
+#include "kernels/cuda/reduce.h"
+#include "kernels/routing.h"
+
+// Routing without a word to the host and without atomics: choices by a warp a token, then a
+// counting sort by blocks of kRoutingBlock tokens, whose every count and place is found by one
+// thread that goes through the slots in order. So rows have the order of the slots, and the same
+// bits each time.
+
+namespace tessera::TESSERA_DEVICE {
+namespace {
+
+constexpr float kLowest = -3.402823466e38f;
+constexpr int kWarps = 8, kThreads = 256;
+// A lane has experts lane, lane + 32, ... and a bit for each of them that was chosen.
+constexpr int64_t kMaxExperts = 64 * 32;
+
+struct Best {
+  float value;
+  int32_t expert;
+};
+// The larger value; among equals the lower expert.
+__device__ __forceinline__ Best Better(Best a, Best b) {
+  return b.value > a.value || (b.value == a.value && b.expert < a.expert) ? b : a;
+}
+
+// Warp w of block i has token kWarps i + w. Lanes meet in shuffles only.
+__global__ void __launch_bounds__(32 * kWarps) RouteKernel(RoutingArgs a, float* entropy) {
+  const int64_t token = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  if (token >= a.R) return;
+  const int lane = threadIdx.x % 32;
+  const float* l = a.logits + token * a.logits_stride;
+  float most = kLowest, sum = 0, weighted = 0;
+  for (int64_t e = lane; e < a.E; e += 32) most = fmaxf(most, l[e]);
+  most = WarpMax(most);
+  for (int64_t e = lane; e < a.E; e += 32) {
+    const float d = l[e] - most, p = expf(d);
+    sum += p;
+    weighted += p == 0 ? p : p * d;
+  }
+  sum = WarpSum(sum);
+  weighted = WarpSum(weighted);
+  const float log_sum = logf(sum);
+  if (lane == 0) {
+    a.lse[token] = most + log_sum;
+    entropy[token] = log_sum - weighted / sum;
+  }
+  uint64_t taken = 0;
+  float first = 0, chosen_sum = 0;
+  for (int64_t j = 0; j < a.k; ++j) {
+    Best best{-INFINITY, INT32_MAX};
+    for (int64_t e = lane; e < a.E; e += 32) {
+      // A logit that is NaN comes last, so that a broken model is seen in its loss.
+      if ((taken >> (e / 32) & 1) == 0)
+        best = Better(best, {l[e] >= kLowest ? l[e] : kLowest, static_cast<int32_t>(e)});
+    }
+    for (int x = 16; x > 0; x /= 2)
+      best = Better(best, {__shfl_xor_sync(kAllLanes, best.value, x),
+                           __shfl_xor_sync(kAllLanes, best.expert, x)});
+    if (best.expert % 32 == lane) taken |= uint64_t{1} << (best.expert / 32);
+    const float logit = l[best.expert];
+    if (j == 0) first = logit;
+    const float p = expf(logit - (a.softmax == RouterSoftmax::kAll ? most : first));
+    chosen_sum += p;
+    if (lane != 0) continue;
+    a.expert[token * a.k + j] = best.expert;
+    a.weight[token * a.k + j] = p;
+  }
+  const float scale = a.scale / (a.softmax == RouterSoftmax::kAll ? sum : chosen_sum);
+  if (lane != 0) return;
+  for (int64_t j = 0; j < a.k; ++j) a.weight[token * a.k + j] *= scale;
+}
+
+// Block b: thread e counts the slots of expert e among the tokens of routing block b, and adds up
+// its probabilities; the last two sums are those of lse^2 and of the entropy.
+__global__ void __launch_bounds__(kThreads) CountKernel(RoutingArgs a, const float* entropy) {
+  const int64_t block = blockIdx.x, begin = block * kRoutingBlock;
+  const int64_t end = begin + kRoutingBlock < a.R ? begin + kRoutingBlock : a.R;
+  float* sums = a.partial + block * (a.E + 2);
+  for (int64_t e = threadIdx.x; e < a.E + 2; e += kThreads) {
+    float sum = 0;
+    int32_t count = 0;
+    for (int64_t t = begin; t < end; ++t) {
+      if (e >= a.E) {
+        sum += e == a.E ? a.lse[t] * a.lse[t] : entropy[t];
+        continue;
+      }
+      sum += expf(a.logits[t * a.logits_stride + e] - a.lse[t]);
+      for (int64_t j = 0; j < a.k; ++j) count += a.expert[t * a.k + j] == e ? 1 : 0;
+    }
+    sums[e] = sum;
+    if (e < a.E) a.histogram[block * a.E + e] = count;
+  }
+}
+
+// One block. Thread e turns expert e's counts into the slots before each routing block and adds up
+// the blocks' sums; after the barrier the first thread draws the conclusions, a line an expert.
+__global__ void __launch_bounds__(kThreads) ConcludeKernel(RoutingArgs a) {
+  const int64_t blocks = RoutingBlocks(a.R), slots = a.R * a.k;
+  for (int64_t e = threadIdx.x; e < a.E + 2; e += kThreads) {
+    float sum = 0;
+    int32_t total = 0;
+    for (int64_t b = 0; b < blocks; ++b) {
+      sum += a.partial[b * (a.E + 2) + e];
+      if (e >= a.E) continue;
+      const int32_t here = a.histogram[b * a.E + e];
+      a.histogram[b * a.E + e] = total;
+      total += here;
+    }
+    a.partial[e] = sum;
+    if (e < a.E) a.offsets[e + 1] = total;
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  const float per_slot = 1 / static_cast<float>(slots), per_token = 1 / static_cast<float>(a.R);
+  float balance = 0, most = 0;
+  int32_t dropped = 0;
+  a.offsets[0] = 0;
+  for (int64_t e = 0; e < a.E; ++e) {
+    const int64_t total = a.offsets[e + 1];
+    a.load[e] = static_cast<float>(total) * per_slot;
+    balance += a.load[e] * a.partial[e];
+    most = fmaxf(most, a.load[e]);
+    const int64_t kept = a.capacity > 0 && a.capacity < total ? a.capacity : total;
+    a.first_drop[e] = dropped;
+    dropped += static_cast<int32_t>(total - kept);
+    a.offsets[e + 1] = a.offsets[e] + static_cast<int32_t>(kept);
+  }
+  for (int64_t e = 0; e < a.E; ++e) a.first_drop[e] += a.offsets[a.E];
+  const auto E = static_cast<float>(a.E);
+  a.statistics[kBalanceLoss] = E * balance * per_token;
+  a.statistics[kZLoss] = a.partial[a.E] * per_token;
+  a.statistics[kMaxViolation] = E * most - 1;
+  a.statistics[kDropped] = static_cast<float>(slots - a.offsets[a.E]) * per_slot;
+  a.statistics[kEntropy] = a.partial[a.E + 1] * per_token;
+}
+
+// Block b: thread e gives rows to the slots of expert e among the tokens of routing block b.
+__global__ void __launch_bounds__(kThreads) PlaceKernel(RoutingArgs a) {
+  const int64_t block = blockIdx.x, begin = block * kRoutingBlock;
+  const int64_t end = begin + kRoutingBlock < a.R ? begin + kRoutingBlock : a.R;
+  for (int64_t e = threadIdx.x; e < a.E; e += kThreads) {
+    int32_t place = a.histogram[block * a.E + e];
+    const int32_t kept = a.offsets[e + 1] - a.offsets[e];
+    for (int64_t slot = begin * a.k; slot < end * a.k; ++slot) {
+      if (a.expert[slot] != e) continue;
+      const bool drop = place >= kept;
+      const int32_t row = drop ? a.first_drop[e] + place - kept : a.offsets[e] + place;
+      ++place;
+      a.row_of[slot] = drop ? -1 : row;
+      if (drop) a.weight[slot] = 0;
+      a.slot_of[row] = static_cast<int32_t>(slot);
+      a.token_of[row] = static_cast<int32_t>(slot / a.k);
+    }
+  }
+}
+
+void Routing(const RoutingArgs& a) {
+  TESSERA_CHECK(a.E <= kMaxExperts, "%ld experts; the router takes up to %ld", a.E, kMaxExperts);
+  const auto tokens = static_cast<unsigned>(CeilDivide(a.R, kWarps));
+  const auto blocks = static_cast<unsigned>(RoutingBlocks(a.R));
+  float* entropy = ScratchFloats(a.R);
+  Launch(RouteKernel, Dim3{tokens}, Dim3{32 * kWarps}, 0, a, entropy);
+  Launch(CountKernel, Dim3{blocks}, Dim3{kThreads}, 0, a, entropy);
+  Launch(ConcludeKernel, Dim3{1}, Dim3{kThreads}, 0, a);
+  Launch(PlaceKernel, Dim3{blocks}, Dim3{kThreads}, 0, a);
+}
+
+// A warp a token, its lanes the experts. What a choice adds to dL/dp of its expert, or with kChosen
+// to dL/dlogit, each lane finds by going through the k choices.
+__global__ void __launch_bounds__(32 * kWarps) RoutingGradKernel(RoutingGradArgs a) {
+  const int64_t token = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  if (token >= a.R) return;
+  const int lane = threadIdx.x % 32;
+  const bool all = a.softmax == RouterSoftmax::kAll;
+  const float* l = a.logits + token * a.logits_stride;
+  const int32_t *chosen = a.expert + token * a.k, *row = a.row_of + token * a.k;
+  const float* dweight = a.dweight + token * a.k;
+  const float lse = a.lse[token];
+  const float balance = a.balance * static_cast<float>(a.E) / static_cast<float>(a.R);
+  const float z = a.z * 2 * lse / static_cast<float>(a.R);
+  // Of the softmax over the chosen logits: its sum, and sum_j w_j dw_j.
+  float sum = 0, along = 0;
+  for (int64_t j = 0; !all && j < a.k; ++j) {
+    const float p = expf(l[chosen[j]] - l[chosen[0]]);
+    sum += p;
+    if (row[j] >= 0) along += p * a.scale * dweight[j];
+  }
+  along = all ? 0 : along / sum;
+  float inner = 0;
+  const auto of_weights = [&](int64_t e) {  // dL/dp_e, or dL/dl_e with kChosen
+    for (int64_t j = 0; j < a.k; ++j) {
+      if (chosen[j] != e) continue;
+      const float dw = row[j] >= 0 ? a.scale * dweight[j] : 0;
+      return all ? dw : expf(l[e] - l[chosen[0]]) / sum * (dw - along);
+    }
+    return 0.0f;
+  };
+  for (int64_t e = lane; e < a.E; e += 32)
+    inner += expf(l[e] - lse) * (a.load[e] * balance + (all ? of_weights(e) : 0));
+  inner = WarpSum(inner);
+  for (int64_t e = lane; e < a.E; e += 32) {
+    const float of_choice = of_weights(e);
+    const float g = a.load[e] * balance + (all ? of_choice : 0);
+    PutGrad(a.dlogits + token * a.dlogits_stride + e,
+            expf(l[e] - lse) * (g + z - inner) + (all ? 0 : of_choice), a.mode);
+  }
+}
+
+void RoutingGrad(const RoutingGradArgs& a) {
+  Launch(RoutingGradKernel, Dim3{static_cast<unsigned>(CeilDivide(a.R, kWarps))}, Dim3{32 * kWarps},
+         0, a);
+}
+
+}  // namespace
+
+TESSERA_DEVICE_KERNEL_OF(RoutingArgs, Routing)
+TESSERA_DEVICE_KERNEL_OF(RoutingGradArgs, RoutingGrad)
+
+}  // namespace tessera::TESSERA_DEVICE
