@@ -1,6 +1,5 @@
 #include "kernels/simt/missing.h"
 
-#include "kernels/attention.h"
 #include "kernels/dispatch.h"
 #include "kernels/gla_scan.h"
 #include "kernels/peak.h"
@@ -17,8 +16,6 @@
 
 namespace tessera::simt {
 
-MISSING_BOTH(Attention)
-MISSING_BOTH(AttentionGrad)
 MISSING_BOTH(GlaScan)
 MISSING_BOTH(GlaScanGrad)
 MISSING_BOTH(Peak)
