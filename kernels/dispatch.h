@@ -29,14 +29,24 @@ void Run(const Args& args);
 }
 
 template <class Args>
-void Dispatch(Device device, const Args& args) {
-  if (device == Device::kMeta) return;
-  if (device == Device::kSimt) return simt::Run<Args>(args);
+void RunOnCpu(const Args& args) {
   switch (ActiveIsa()) {
     case Isa::kAvx2:
       return avx2::Run<Args>(args);
     case Isa::kAvx512:
       return avx512::Run<Args>(args);
+  }
+}
+
+template <class Args>
+void Dispatch(Device device, const Args& args) {
+  switch (device) {
+    case Device::kCpu:
+      return RunOnCpu(args);
+    case Device::kSimt:
+      return simt::Run<Args>(args);
+    case Device::kMeta:
+      return;
   }
 }
 

@@ -363,6 +363,33 @@ TEST_P(BlockContract, StateBytesAreAsDeclared) {
     }
 }
 
+// Its CUDA kernels, executed on the host, compute what its CPU kernels do: a training pass, chunks
+// and single tokens after a state, packed documents.
+TEST_P(BlockContract, CudaKernelsOnTheHostAgree) {
+  const BlockCase& c = GetParam();
+  Subject s(c, Device::kCpu);
+  const int64_t B = 2, T = 71;
+  const std::vector<double> x = Input(B, T, c.D);
+  const Way ways[] = {{.gradients = true},
+                      {.documents = {0, 20, 64}, .gradients = true},
+                      {.chunks = {1, 17, 1, 52}},
+                      {.chunks = {60, 1, 1, 1, 8}, .in_place = true}};
+  for (const DType compute : {DType::kF32, DType::kBF16})
+    for (Way way : ways) {
+      way.compute = compute;
+      const Outcome want = RunBlock(s, x, B, T, c.D, way);
+      way.device = Device::kSimt;
+      const Outcome got = RunBlock(s, x, B, T, c.D, way);
+      const bool half = compute == DType::kBF16;
+      EXPECT_LE(Compare(got.y, want.y).rms, half ? 2e-2 : 1e-5) << Name(compute);
+      if (!way.gradients) continue;
+      EXPECT_LE(Compare(got.dx, want.dx).rms, half ? 4e-2 : 2e-5) << Name(compute);
+      for (const auto& [name, d] : want.dparameters)
+        EXPECT_LE(Compare(got.dparameters.at(name), d).rms, half ? 4e-2 : 2e-5)
+            << Name(compute) << " " << name;
+    }
+}
+
 TEST_P(BlockContract, CostOnMetaIsTheCostOfARun) {
   const BlockCase& c = GetParam();
   Subject real(c, Device::kCpu), meta(c, Device::kMeta);

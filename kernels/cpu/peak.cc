@@ -19,9 +19,9 @@ double MeasurePeakFlops(DType compute) {
     constexpr int64_t kRounds = 1 << 17;
     const auto start = std::chrono::steady_clock::now();
     if (compute == DType::kBF16) {
-      Dispatch(Device::kCpu, PeakArgs<bf16>{chunks, kRounds, sink.data(), flops.data()});
+      RunOnCpu(PeakArgs<bf16>{chunks, kRounds, sink.data(), flops.data()});
     } else {
-      Dispatch(Device::kCpu, PeakArgs<float>{chunks, kRounds, sink.data(), flops.data()});
+      RunOnCpu(PeakArgs<float>{chunks, kRounds, sink.data(), flops.data()});
     }
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
