@@ -12,9 +12,9 @@ namespace {
 
 constexpr int kAttentionThreads = 128;  // four warps of 16 rows
 constexpr int kOuter = 64;              // rows that a block owns
-// Rows of the tiles it goes through: fewer where fp32 tiles of wide heads would not fit.
+// Rows of the tiles it goes through: fewer for wide heads, whose tiles and registers would not fit.
 template <class T, int kD>
-constexpr int kInner = sizeof(T) == 4 && kD > 128 ? 32 : 64;
+constexpr int kInner = kD > 128 ? 32 : 64;
 
 // Query t sees keys [low, high].
 struct Sight {
