@@ -10,6 +10,7 @@
 #include "core/parallel.h"
 #include "core/status.h"
 #include "train/files.h"
+#include "train/tokenizer.h"
 
 // Whole runs: a hybrid trains, stops, goes on with the same bits, and refuses what is wrong with
 // the words a person needs.
@@ -60,6 +61,29 @@ class RunTest : public ::testing::Test {
   std::string Text() { return "train.data.text=" + folder_ + "/text.txt"; }
   std::string folder_;
 };
+
+// The same steps by the CUDA kernels, executed on the host: every op of the five blocks, forward
+// and backward, loss and optimizer together.
+TEST_F(RunTest, CudaKernelsOnTheHostTrainAlike) {
+  const std::string path = Config(
+      "  layers: [{mamba2: {head_dim: 16, d_state: 8}}, {moe: {experts: 4, d_ff: 24}}, {gla: "
+      "{heads: "
+      "2}}, {attention: {heads: 2, window: 20}}, mlp]",
+      "  batch: 2\n  seq: 40\n  warmup: 1");
+  const auto config = ReadRunConfig(path, {});
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto data = Dataset::Open({.path = folder_ + "/text.txt"}, MakeByteTokenizer(), 40);
+  ASSERT_TRUE(data.ok()) << data.status();
+  const auto cpu = Trainer::Create(*config, 256),
+             simt = Trainer::Create(*config, 256, Device::kSimt);
+  for (int step = 0; step < 4; ++step) {
+    const auto want = (*cpu)->Step(*data), got = (*simt)->Step(*data);
+    ASSERT_TRUE(want.ok() && got.ok());
+    EXPECT_NEAR(got->loss, want->loss, 1e-5 * want->loss);
+    EXPECT_NEAR(got->grad_norm, want->grad_norm, 1e-4 * want->grad_norm);
+  }
+  EXPECT_NEAR((*simt)->Evaluate(*data).loss, (*cpu)->Evaluate(*data).loss, 1e-4);
+}
 
 TEST_F(RunTest, ResumedAtItsMiddleIsTheSameRunOnAnyNumberOfThreads) {
   const std::string path = Config(

@@ -1,10 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cmath>
 #include <numeric>
 #include <vector>
 
+#include "kernels/copy.h"
 #include "kernels/cuda/device.h"
 
 // The executor itself: kernels that are right give the right result in every order of threads, and
@@ -152,6 +154,28 @@ TEST_P(Simt, MultipliesMatrices) {
     }
   Launch(Multiply<false>, Dim3{1}, Dim3{32}, 0, a, b, unready.data());
   EXPECT_TRUE(std::isnan(unready[0]));
+}
+
+// Rows so far apart that an element's offset exceeds 32 bits; pages nobody touches cost nothing.
+TEST_P(Simt, OffsetsAreWide) {
+  constexpr int64_t kStride = (int64_t{1} << 30) + 8, kC = 16;
+  constexpr size_t kBytes = static_cast<size_t>(2 * kStride + kC) * sizeof(bf16);
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  bf16* x = static_cast<bf16*>(memory);
+  std::vector<bf16> y(3 * kC);
+  for (int64_t i = 0; i < 3 * kC; ++i) x[i / kC * kStride + i % kC] = bf16(static_cast<float>(i));
+  simt::Run(CopyArgs<bf16>{.x = x,
+                           .x_stride = kStride,
+                           .y = y.data(),
+                           .y_stride = kC,
+                           .mode = Grad::kOverwrite,
+                           .rows = 3,
+                           .C = kC});
+  for (int64_t i = 0; i < 3 * kC; ++i)
+    EXPECT_EQ(static_cast<float>(y[static_cast<size_t>(i)]), static_cast<float>(i));
+  munmap(memory, kBytes);
 }
 
 __global__ void HalfComes() {

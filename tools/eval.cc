@@ -35,13 +35,14 @@ int Eval(const Options& o) {
                 ctx.position = ctx.New({B, T}, DType::kI32);
                 run->model->Loss(ctx, ctx.New({B, T}, DType::kI32), ctx.New({B, T}, DType::kI32));
               }));
+  Context ctx(Device::kCpu, &arena);
+  ctx.compute = t.precision;
   const bool terminal = isatty(STDERR_FILENO) != 0;
-  const Evaluation e =
-      Evaluate(*run->model, *data, B, T, o.tokens, t.precision, &arena, [&](int64_t i, int64_t n) {
-        if (terminal)
-          std::fprintf(stderr, "\r\033[Kbatch %ld of %ld%s", static_cast<long>(i),
-                       static_cast<long>(n), i == n ? "\r\033[K" : "");
-      });
+  const Evaluation e = Evaluate(ctx, *run->model, *data, B, T, o.tokens, [&](int64_t i, int64_t n) {
+    if (terminal)
+      std::fprintf(stderr, "\r\033[Kbatch %ld of %ld%s", static_cast<long>(i), static_cast<long>(n),
+                   i == n ? "\r\033[K" : "");
+  });
   if (o.json) {
     const nlohmann::json out = {{"loss", e.loss},
                                 {"bits_per_byte", e.bits_per_byte},

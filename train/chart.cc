@@ -34,8 +34,8 @@ Scale MakeScale(bool log, double low, double high, double from, double to) {
   return {log, low, high, from, to};
 }
 
-// Where the grid's lines stand: round numbers, or powers of `base` (of ten: with 2 and 5 between, or
-// with all digits where less than a decade is shown).
+// Where the grid's lines stand: round numbers, or powers of `base` (of ten: with 2 and 5 between,
+// or with all digits where less than a decade is shown).
 std::vector<double> Ticks(const Scale& s, double base) {
   std::vector<double> ticks;
   if (s.log) {

@@ -18,9 +18,8 @@ void LoadBatch(Context& ctx, const Batch& batch, Tensor* tokens, Tensor* targets
                                          : batch.position[static_cast<size_t>(i)];
 }
 
-Evaluation Evaluate(const Model& model, const Dataset& data, int64_t B, int64_t T,
-                    int64_t most_tokens, DType compute, Arena* arena,
-                    const std::function<void(int64_t, int64_t)>& progress) {
+Evaluation Evaluate(Context& ctx, const Model& model, const Dataset& data, int64_t B, int64_t T,
+                    int64_t most_tokens, const std::function<void(int64_t, int64_t)>& progress) {
   const int64_t batches =
       std::min(std::max<int64_t>(1, most_tokens / (B * T)), data.ValidationBatches(B, T));
   Evaluation e;
@@ -28,14 +27,13 @@ Evaluation Evaluate(const Model& model, const Dataset& data, int64_t B, int64_t 
   for (int64_t i = 0; i < batches; ++i) {
     const Batch batch = data.ValidationBatch(i, B, T);
     if (batch.target_count > 0) {
-      Context ctx(Device::kCpu, arena);
-      ctx.compute = compute;
       Tensor tokens, targets;
       LoadBatch(ctx, batch, &tokens, &targets);
       const double loss = static_cast<double>(model.Loss(ctx, tokens, targets).data<float>()[0]);
       nats += loss * static_cast<double>(batch.target_count);
       bytes += static_cast<double>(batch.target_bytes);
       e.tokens += batch.target_count;
+      ctx.position = Tensor();  // its memory is the next batch's
     }
     if (progress) progress(i + 1, batches);
   }

@@ -16,10 +16,10 @@ struct Evaluation {
 };
 
 // The validation part of `data`, in windows of T tokens that do not overlap, each from a fresh
-// state, B at a time. At most `most_tokens` of it; activations live in `arena`. `progress`, if any,
-// is told how many batches are done, of how many.
-Evaluation Evaluate(const Model& model, const Dataset& data, int64_t B, int64_t T,
-                    int64_t most_tokens, DType compute, Arena* arena,
+// state, B at a time. At most `most_tokens` of it. `progress`, if any, is told how many batches are
+// done, of how many.
+Evaluation Evaluate(Context& ctx, const Model& model, const Dataset& data, int64_t B, int64_t T,
+                    int64_t most_tokens,
                     const std::function<void(int64_t, int64_t)>& progress = nullptr);
 
 // A batch as a pass takes it: inputs and targets [B,T] in the context's arena, and ctx.position.

@@ -27,7 +27,7 @@ std::vector<float> Floats(const Tensor& t) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const RunConfig& config,
-                                                         int64_t vocab_size) {
+                                                         int64_t vocab_size, Device device) {
   const TrainConfig& t = config.train;
   const ModelCost cost = MeasureCost(config.model, vocab_size, t.batch, t.seq, t.precision);
   Arena arena(Arena::Backing::kMeta, 0);
@@ -43,12 +43,13 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const RunConfig& config
         "set `recompute: true` on layers",
         need * 0x1p-30, parameter_bytes * 0x1p-30, cost.activation_bytes * 0x1p-30, t.batch, t.seq,
         have * 0x1p-30));
-  return std::unique_ptr<Trainer>(new Trainer(config, vocab_size, cost, parameter_bytes));
+  return std::unique_ptr<Trainer>(new Trainer(config, vocab_size, device, cost, parameter_bytes));
 }
 
-Trainer::Trainer(const RunConfig& config, int64_t vocab_size, const ModelCost& cost,
+Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, const ModelCost& cost,
                  int64_t parameter_bytes)
     : config_(config),
+      device_(device),
       cost_(cost),
       parameter_arena_(Arena::Backing::kMemory, parameter_bytes),
       // The metrics of the step before live on beside the next step's activations.
@@ -64,11 +65,16 @@ Trainer::Trainer(const RunConfig& config, int64_t vocab_size, const ModelCost& c
     }
 }
 
+Context Trainer::NewContext() {
+  Context ctx(device_, &arena_);
+  ctx.compute = config_.train.precision;
+  return ctx;
+}
+
 // One training pass over a micro-batch that has `share` of the step's targets. Returns its part of
 // the loss.
 double Trainer::Pass(const Batch& batch, double share, Metrics* metrics) {
-  Context ctx(Device::kCpu, &arena_);
-  ctx.compute = config_.train.precision;
+  Context ctx = NewContext();
   ctx.counter = &counter_;
   ctx.metrics = metrics;
   Tensor tokens, targets;
@@ -122,7 +128,7 @@ absl::StatusOr<StepReport> Trainer::Step(const Dataset& data) {
   report.lr = t.LearningRate().At(step_);
   const int64_t count = static_cast<int64_t>(tensors.size());
   std::vector<double> partial(static_cast<size_t>(OptimizerBlocks(tensors.data(), count)));
-  Dispatch(Device::kCpu,
+  Dispatch(device_,
            SquareSumArgs{.tensors = tensors.data(), .count = count, .partial = partial.data()});
   report.grad_norm = std::sqrt(std::accumulate(partial.begin(), partial.end(), 0.0));
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm))
@@ -132,7 +138,7 @@ absl::StatusOr<StepReport> Trainer::Step(const Dataset& data) {
         step_ + 1, report.loss, report.grad_norm, report.lr));
   const double clip = t.clip > 0 && report.grad_norm > t.clip ? t.clip / report.grad_norm : 1.0;
   const double t_now = static_cast<double>(step_ + 1);
-  Dispatch(Device::kCpu,
+  Dispatch(device_,
            AdamWArgs{.tensors = tensors.data(),
                      .count = count,
                      .lr = static_cast<float>(report.lr),
@@ -150,7 +156,8 @@ absl::StatusOr<StepReport> Trainer::Step(const Dataset& data) {
 
 Evaluation Trainer::Evaluate(const Dataset& data) {
   const TrainConfig& t = config_.train;
-  return tessera::Evaluate(*model_, data, t.batch, t.seq, t.eval_tokens, t.precision, &arena_);
+  Context ctx = NewContext();
+  return tessera::Evaluate(ctx, *model_, data, t.batch, t.seq, t.eval_tokens);
 }
 
 std::vector<Trainer::Named> Trainer::Weights() const {

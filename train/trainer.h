@@ -34,7 +34,8 @@ class Trainer {
  public:
   // Checks the memory a step takes against what the machine has.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(const RunConfig& config,
-                                                         int64_t vocab_size);
+                                                         int64_t vocab_size,
+                                                         Device device = Device::kCpu);
 
   absl::StatusOr<StepReport> Step(const Dataset& data);
   Evaluation Evaluate(const Dataset& data);
@@ -57,11 +58,13 @@ class Trainer {
   void Resume(int64_t step) { step_ = step; }
 
  private:
-  Trainer(const RunConfig& config, int64_t vocab_size, const ModelCost& cost,
+  Trainer(const RunConfig& config, int64_t vocab_size, Device device, const ModelCost& cost,
           int64_t parameter_bytes);
+  Context NewContext();
   double Pass(const Batch& batch, double share, Metrics* metrics);
 
   RunConfig config_;
+  Device device_;
   ModelCost cost_;
   Arena parameter_arena_, arena_;
   ParameterSet parameters_;
