@@ -72,12 +72,12 @@ void ForLists(const AdamWTensor* tensors, int64_t count, Use&& use) {
 
 void AdamW(const AdamWArgs& a) {
   ForLists(a.tensors, a.count, [&](const TensorList& list, int64_t) {
-    Launch(AdamWKernel, Dim3{static_cast<unsigned>(list.blocks)}, Dim3{kThreads}, 0, list, a);
+    Launch(AdamWKernel, dim3{static_cast<unsigned>(list.blocks)}, dim3{kThreads}, 0, list, a);
   });
 }
 void SquareSum(const SquareSumArgs& a) {
   ForLists(a.tensors, a.count, [&](const TensorList& list, int64_t before) {
-    Launch(SquareSumKernel, Dim3{static_cast<unsigned>(list.blocks)}, Dim3{kThreads}, 0, list,
+    Launch(SquareSumKernel, dim3{static_cast<unsigned>(list.blocks)}, dim3{kThreads}, 0, list,
            a.partial + before);
   });
 }

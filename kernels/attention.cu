@@ -198,9 +198,9 @@ void Decode(const AttentionArgs<T>& a) {
   Launch(queries == 1   ? DecodePieces<1, T>
          : queries <= 4 ? DecodePieces<4, T>
                         : DecodePieces<AttentionArgs<T>::kDecodeQueries, T>,
-         Dim3{static_cast<unsigned>(a.decode_pieces()), static_cast<unsigned>(a.Hkv), B},
-         Dim3{kDecodeThreads}, 0, a);
-  Launch(DecodeCombine<T>, Dim3{static_cast<unsigned>(a.T * a.H), B}, Dim3{kDecodeThreads}, 0, a);
+         dim3{static_cast<unsigned>(a.decode_pieces()), static_cast<unsigned>(a.Hkv), B},
+         dim3{kDecodeThreads}, 0, a);
+  Launch(DecodeCombine<T>, dim3{static_cast<unsigned>(a.T * a.H), B}, dim3{kDecodeThreads}, 0, a);
 }
 
 template <class T>
@@ -210,9 +210,9 @@ void Attention(const AttentionArgs<T>& a) {
     constexpr int kD = width.value;
     if (a.decode()) return Decode(a);
     Launch(AttentionKernel<T, kD>,
-           Dim3{static_cast<unsigned>(CeilDivide(a.T, kOuter)), static_cast<unsigned>(a.H),
+           dim3{static_cast<unsigned>(CeilDivide(a.T, kOuter)), static_cast<unsigned>(a.H),
                 static_cast<unsigned>(a.B)},
-           Dim3{kAttentionThreads}, sizeof(ForwardShared<T, kD>), a, AlignedKeys(a));
+           dim3{kAttentionThreads}, sizeof(ForwardShared<T, kD>), a, AlignedKeys(a));
   });
 }
 

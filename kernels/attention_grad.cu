@@ -180,7 +180,7 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
   const int64_t queries = a.B * a.H * a.T;
   if (queries == 0) return;
   float* delta = ScratchFloats(queries);
-  Launch(DeltaKernel<T>, Dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, Dim3{256}, 0, g,
+  Launch(DeltaKernel<T>, dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, dim3{256}, 0, g,
          delta);
   const bool aligned = AlignedKeys(a) && Aligned(g.dout, g.dout_stride);
   const auto B = static_cast<unsigned>(a.B);
@@ -189,13 +189,13 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
     constexpr size_t kBytes = sizeof(GradShared<T, kD>);
     if (g.dq != nullptr)
       Launch(QueryGradKernel<T, kD>,
-             Dim3{static_cast<unsigned>(CeilDivide(a.T, kOuter)), static_cast<unsigned>(a.H), B},
-             Dim3{kAttentionThreads}, kBytes, g, delta, aligned);
+             dim3{static_cast<unsigned>(CeilDivide(a.T, kOuter)), static_cast<unsigned>(a.H), B},
+             dim3{kAttentionThreads}, kBytes, g, delta, aligned);
     if (g.dk != nullptr || g.dv != nullptr || g.dpast_k != nullptr || g.dpast_v != nullptr)
       Launch(KeyGradKernel<T, kD>,
-             Dim3{static_cast<unsigned>(CeilDivide(a.L + a.T, kOuter)),
+             dim3{static_cast<unsigned>(CeilDivide(a.L + a.T, kOuter)),
                   static_cast<unsigned>(a.Hkv), B},
-             Dim3{kAttentionThreads}, kBytes, g, delta, aligned);
+             dim3{kAttentionThreads}, kBytes, g, delta, aligned);
   });
 }
 

@@ -161,9 +161,9 @@ void GradOfWidth(const CausalConvGradArgs<T>& g) {
     if (a.W != kW) return GradOfWidth<kW + 1, T>(g);
     const auto columns = static_cast<unsigned>(CeilDivide(a.C, kThreads));
     Launch(ConvGradKernel<kW, T>,
-           Dim3{columns, static_cast<unsigned>(g.runs()), static_cast<unsigned>(a.B)},
-           Dim3{kThreads}, 0, g);
-    if (g.dweight != nullptr) Launch(TapGradKernel<T>, Dim3{columns, kW}, Dim3{kThreads}, 0, g);
+           dim3{columns, static_cast<unsigned>(g.runs()), static_cast<unsigned>(a.B)},
+           dim3{kThreads}, 0, g);
+    if (g.dweight != nullptr) Launch(TapGradKernel<T>, dim3{columns, kW}, dim3{kThreads}, 0, g);
     if (g.dbias != nullptr)
       LaunchSumParts(g.workspace + kW * a.C, a.B * g.runs(), (kW + 1) * a.C, a.C, g.dbias,
                      g.dbias_mode);

@@ -54,13 +54,13 @@ __global__ void __launch_bounds__(kThreads) CrossEntropyKernel(CrossEntropyArgs 
 }
 
 void TargetWeight(const TargetWeightArgs& a) {
-  Launch(TargetWeightKernel, Dim3{1}, Dim3{kThreads}, 0, a);
+  Launch(TargetWeightKernel, dim3{1}, dim3{kThreads}, 0, a);
 }
 void CrossEntropy(const CrossEntropyArgs& a) {
   if (a.rows == 0) return;
-  Launch(CrossEntropyKernel, Dim3{static_cast<unsigned>(a.rows)}, Dim3{kThreads}, 0, a);
+  Launch(CrossEntropyKernel, dim3{static_cast<unsigned>(a.rows)}, dim3{kThreads}, 0, a);
 }
-void LossSum(const LossSumArgs& a) { Launch(LossSumKernel, Dim3{1}, Dim3{kThreads}, 0, a); }
+void LossSum(const LossSumArgs& a) { Launch(LossSumKernel, dim3{1}, dim3{kThreads}, 0, a); }
 
 }  // namespace
 

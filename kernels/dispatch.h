@@ -23,7 +23,7 @@ constexpr const char* Name(Device d) {
   return kNames[static_cast<int>(d)];
 }
 
-namespace simt {
+namespace simt_device {
 template <class Args>
 void Run(const Args& args);
 }
@@ -44,7 +44,7 @@ void Dispatch(Device device, const Args& args) {
     case Device::kCpu:
       return RunOnCpu(args);
     case Device::kSimt:
-      return simt::Run<Args>(args);
+      return simt_device::Run<Args>(args);
     case Device::kMeta:
       return;
   }

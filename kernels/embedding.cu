@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads) EmbeddingGradKernel(EmbeddingGradArg
 
 template <class T>
 void EmbeddingGrad(const EmbeddingGradArgs<T>& a) {
-  Launch(EmbeddingGradKernel<T>, Dim3{static_cast<unsigned>(a.V)}, Dim3{kThreads}, 0, a);
+  Launch(EmbeddingGradKernel<T>, dim3{static_cast<unsigned>(a.V)}, dim3{kThreads}, 0, a);
 }
 
 }  // namespace

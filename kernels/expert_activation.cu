@@ -85,7 +85,7 @@ void ExpertActivationGrad(const ExpertActivationGradArgs<T>& a) {
   const bool wide = a.F % kVector<T> == 0 && Aligned(a.x, a.x_stride) &&
                     Aligned(a.dy, a.dy_stride) && Aligned(a.dx, a.dx_stride);
   Launch(wide ? ExpertActivationGradKernel<kVector<T>, T> : ExpertActivationGradKernel<1, T>,
-         Dim3{static_cast<unsigned>(CeilDivide(a.rows, kWarps))}, Dim3{32 * kWarps}, 0, a);
+         dim3{static_cast<unsigned>(CeilDivide(a.rows, kWarps))}, dim3{32 * kWarps}, 0, a);
 }
 
 }  // namespace

@@ -65,7 +65,7 @@ void GlaScan(const GlaScanArgs<T>& a) {
   CheckSizes(a);
   if (a.B * a.T * a.H == 0) return;
   const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
-  if (a.T == 1) return Launch(GlaStep<T>, Dim3{H, B}, Dim3{kMaxGlaWidth}, 0, a);
+  if (a.T == 1) return Launch(GlaStep<T>, dim3{H, B}, dim3{kMaxGlaWidth}, 0, a);
   const int64_t size = a.K * a.V, decays = a.B * a.spans() * a.H * a.K;
   const bool keep = a.kept != nullptr;
   float* whole = ScratchFloats(decays + a.B * a.H * size + (keep ? 0 : a.kept_floats()));
@@ -74,7 +74,7 @@ void GlaScan(const GlaScanArgs<T>& a) {
                           a.last_state == nullptr ? nullptr : last};
   LaunchStates<Pass::kForward, T>(a, nullptr, 0, states, whole, a.state, a.last_state,
                                   Grad::kOverwrite);
-  Launch(GlaSpanOut<T>, Dim3{static_cast<unsigned>(a.spans()), H, B}, Dim3{kScanThreads},
+  Launch(GlaSpanOut<T>, dim3{static_cast<unsigned>(a.spans()), H, B}, dim3{kScanThreads},
          ChunkBytes(a.K, a.V) + TileBytes(Padded(a.K), a.V) + TileBytes(kC, kC), a, states);
 }
 

@@ -148,9 +148,9 @@ void GlaScanGrad(const GlaScanGradArgs<T>& g) {
   LaunchStates<Pass::kBackward, T>(a, g.dout, g.dout_stride, dstates, whole, g.dlast_state,
                                    g.dstate, g.dstate_mode);
   Launch(GlaGradKernel<T>,
-         Dim3{static_cast<unsigned>(a.spans()), static_cast<unsigned>(a.H),
+         dim3{static_cast<unsigned>(a.spans()), static_cast<unsigned>(a.H),
               static_cast<unsigned>(a.B)},
-         Dim3{kScanThreads},
+         dim3{kScanThreads},
          ChunkBytes(a.K, a.V) + 2 * TileBytes(Padded(a.K), a.V) + 2 * TileBytes(kC, a.K) +
              TileBytes(kC, a.V) + 2 * TileBytes(kC, kC),
          g, dstates);

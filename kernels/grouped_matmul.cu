@@ -46,13 +46,13 @@ void GroupedMatmul(const GroupedMatmulArgs& g) {
   const Side a = SideOf(g.a), b = SideOf(g.b);
   const bool b_outer = g.b.order == Order::kTransposed;
   if (g.rows <= kFewRows && b_outer) {
-    const Dim3 grid{static_cast<unsigned>(g.rows), static_cast<unsigned>(CeilDivide(g.N, 4))};
-    return Launch(FewRowsKernel, grid, Dim3{kProductThreads}, 0, a, b, g);
+    const dim3 grid{static_cast<unsigned>(g.rows), static_cast<unsigned>(CeilDivide(g.N, 4))};
+    return Launch(FewRowsKernel, grid, dim3{kProductThreads}, 0, a, b, g);
   }
-  const Dim3 grid{static_cast<unsigned>(CeilDivide(g.rows, kTile) + g.E),
+  const dim3 grid{static_cast<unsigned>(CeilDivide(g.rows, kTile) + g.E),
                   static_cast<unsigned>(CeilDivide(g.N, kTile))};
   ByProduct(g.precision, true, b_outer, [&](auto p, auto, auto outer_b) {
-    Launch(GroupedMatmulKernel<p.value, outer_b.value>, grid, Dim3{kProductThreads}, 0, a, b, g);
+    Launch(GroupedMatmulKernel<p.value, outer_b.value>, grid, dim3{kProductThreads}, 0, a, b, g);
   });
 }
 
@@ -69,13 +69,13 @@ __global__ void __launch_bounds__(kProductThreads)
 }
 
 void GroupedWeightGrad(const GroupedWeightGradArgs& g) {
-  const Dim3 grid{static_cast<unsigned>(CeilDivide(g.N, kTile)),
+  const dim3 grid{static_cast<unsigned>(CeilDivide(g.N, kTile)),
                   static_cast<unsigned>(CeilDivide(g.K, kTile)), static_cast<unsigned>(g.E)};
   if (g.precision == Precision::kBF16)
-    Launch(GroupedWeightGradKernel<Precision::kBF16>, grid, Dim3{kProductThreads}, 0, SideOf(g.dy),
+    Launch(GroupedWeightGradKernel<Precision::kBF16>, grid, dim3{kProductThreads}, 0, SideOf(g.dy),
            SideOf(g.x), g);
   else
-    Launch(GroupedWeightGradKernel<Precision::kF32>, grid, Dim3{kProductThreads}, 0, SideOf(g.dy),
+    Launch(GroupedWeightGradKernel<Precision::kF32>, grid, dim3{kProductThreads}, 0, SideOf(g.dy),
            SideOf(g.x), g);
 }
 
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(256) GroupedColumnSumKernel(GroupedColumnSumAr
 template <class T>
 void GroupedColumnSum(const GroupedColumnSumArgs<T>& a) {
   Launch(GroupedColumnSumKernel<T>,
-         Dim3{static_cast<unsigned>(CeilDivide(a.C, 256)), static_cast<unsigned>(a.E)}, Dim3{256},
+         dim3{static_cast<unsigned>(CeilDivide(a.C, 256)), static_cast<unsigned>(a.E)}, dim3{256},
          0, a);
 }
 

@@ -30,13 +30,13 @@ void Matmul(const MatmulArgs& m) {
   const Side a = SideOf(m.a), b = SideOf(m.b);
   const bool a_outer = m.a.order == Order::kPlain, b_outer = m.b.order == Order::kTransposed;
   if (m.M <= kFewRows && a_outer && b_outer) {
-    const Dim3 grid{static_cast<unsigned>(m.M), static_cast<unsigned>(CeilDivide(m.N, 4))};
-    return Launch(FewRowsKernel, grid, Dim3{kProductThreads}, 0, a, b, m);
+    const dim3 grid{static_cast<unsigned>(m.M), static_cast<unsigned>(CeilDivide(m.N, 4))};
+    return Launch(FewRowsKernel, grid, dim3{kProductThreads}, 0, a, b, m);
   }
-  const Dim3 grid{static_cast<unsigned>(CeilDivide(m.M, kTile)),
+  const dim3 grid{static_cast<unsigned>(CeilDivide(m.M, kTile)),
                   static_cast<unsigned>(CeilDivide(m.N, kTile))};
   ByProduct(m.precision, a_outer, b_outer, [&](auto p, auto outer_a, auto outer_b) {
-    Launch(MatmulKernel<p.value, outer_a.value, outer_b.value>, grid, Dim3{kProductThreads}, 0, a,
+    Launch(MatmulKernel<p.value, outer_a.value, outer_b.value>, grid, dim3{kProductThreads}, 0, a,
            b, m);
   });
 }
@@ -60,8 +60,8 @@ void ColumnSum(const ColumnSumArgs<T>& a) {
   float* partial = ScratchFloats(parts * a.C);
   if (parts > 0)
     Launch(ColumnSumPart<T>,
-           Dim3{static_cast<unsigned>(CeilDivide(a.C, 256)), static_cast<unsigned>(parts)},
-           Dim3{256}, 0, a, partial);
+           dim3{static_cast<unsigned>(CeilDivide(a.C, 256)), static_cast<unsigned>(parts)},
+           dim3{256}, 0, a, partial);
   LaunchSumParts(partial, parts, a.C, a.C, a.y, a.mode);
 }
 

@@ -68,7 +68,7 @@ void Norm(const NormArgs<T>& a) {
   const bool wide = a.D / a.G % kVector<T> == 0 && Aligned(a.x, a.x_stride) &&
                     Aligned(a.z, a.z_stride) && Aligned(a.y, a.y_stride);
   Launch(wide ? NormKernel<kVector<T>, T> : NormKernel<1, T>,
-         Dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))}, Dim3{32 * kWarps}, 0, a);
+         dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))}, dim3{32 * kWarps}, 0, a);
 }
 
 }  // namespace

@@ -102,13 +102,13 @@ __global__ void __launch_bounds__(256) SharedGainGrad(NormGradArgs<T> a) {
 template <class T>
 void NormGrad(const NormGradArgs<T>& a) {
   if (a.dx != nullptr || a.dz != nullptr)
-    Launch(NormGradKernel<T>, Dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))},
-           Dim3{32 * kWarps}, 0, a);
+    Launch(NormGradKernel<T>, dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))},
+           dim3{32 * kWarps}, 0, a);
   if (a.dgain == nullptr && a.dbias == nullptr) return;
   const auto columns = static_cast<unsigned>(CeilDivide(a.D, 256));
-  Launch(NormGradSums<T>, Dim3{columns, static_cast<unsigned>(a.blocks())}, Dim3{256}, 0, a);
+  Launch(NormGradSums<T>, dim3{columns, static_cast<unsigned>(a.blocks())}, dim3{256}, 0, a);
   if (a.dgain != nullptr && a.shared_gain)
-    Launch(SharedGainGrad<T>, Dim3{columns}, Dim3{256}, 0, a);
+    Launch(SharedGainGrad<T>, dim3{columns}, dim3{256}, 0, a);
   else if (a.dgain != nullptr)
     LaunchSumParts(a.partial, a.blocks(), 2 * a.D, a.D, a.dgain, a.dgain_mode);
   if (a.dbias != nullptr)

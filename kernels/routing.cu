@@ -160,10 +160,10 @@ void Routing(const RoutingArgs& a) {
   const auto tokens = static_cast<unsigned>(CeilDivide(a.R, kWarps));
   const auto blocks = static_cast<unsigned>(RoutingBlocks(a.R));
   float* entropy = ScratchFloats(a.R);
-  Launch(RouteKernel, Dim3{tokens}, Dim3{32 * kWarps}, 0, a, entropy);
-  Launch(CountKernel, Dim3{blocks}, Dim3{kThreads}, 0, a, entropy);
-  Launch(ConcludeKernel, Dim3{1}, Dim3{kThreads}, 0, a);
-  Launch(PlaceKernel, Dim3{blocks}, Dim3{kThreads}, 0, a);
+  Launch(RouteKernel, dim3{tokens}, dim3{32 * kWarps}, 0, a, entropy);
+  Launch(CountKernel, dim3{blocks}, dim3{kThreads}, 0, a, entropy);
+  Launch(ConcludeKernel, dim3{1}, dim3{kThreads}, 0, a);
+  Launch(PlaceKernel, dim3{blocks}, dim3{kThreads}, 0, a);
 }
 
 // A warp a token, its lanes the experts. What a choice adds to dL/dp of its expert, or with kChosen
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(32 * kWarps) RoutingGradKernel(RoutingGradArgs
 }
 
 void RoutingGrad(const RoutingGradArgs& a) {
-  Launch(RoutingGradKernel, Dim3{static_cast<unsigned>(CeilDivide(a.R, kWarps))}, Dim3{32 * kWarps},
+  Launch(RoutingGradKernel, dim3{static_cast<unsigned>(CeilDivide(a.R, kWarps))}, dim3{32 * kWarps},
          0, a);
 }
 

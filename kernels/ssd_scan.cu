@@ -76,7 +76,7 @@ void SsdScan(const SsdScanArgs<T>& a) {
   CheckSizes(a);
   if (a.B * a.T * a.H == 0) return;
   const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
-  if (a.T == 1) return Launch(SsdStep<T>, Dim3{H, B}, Dim3{kMaxSsdHead}, 0, a);
+  if (a.T == 1) return Launch(SsdStep<T>, dim3{H, B}, dim3{kMaxSsdHead}, 0, a);
   const int64_t heads = a.B * a.H, size = a.N * a.P;
   const bool keep = a.chunk_states != nullptr;
   float* scratch =
@@ -88,7 +88,7 @@ void SsdScan(const SsdScanArgs<T>& a) {
                                Grad::kOverwrite);
   const size_t bytes =
       2 * TileBytes(kQ, a.N) + TileBytes(kQ, a.P) + TileBytes(kQ, kQ) + TileBytes(Padded(a.N), a.P);
-  Launch(SsdChunkOut<T>, Dim3{static_cast<unsigned>(a.chunks()), H, B}, Dim3{kScanThreads}, bytes,
+  Launch(SsdChunkOut<T>, dim3{static_cast<unsigned>(a.chunks()), H, B}, dim3{kScanThreads}, bytes,
          a, states);
 }
 

@@ -219,9 +219,9 @@ void SsdScanGrad(const SsdScanGradArgs<T>& g) {
   const size_t bytes = 2 * TileBytes(kQ, a.N) + 2 * TileBytes(kQ, a.P) + 2 * pair_bytes +
                        (state_bytes > pair_bytes ? state_bytes : pair_bytes);
   Launch(a.N <= 64 ? SsdGradKernel<4, T> : SsdGradKernel<8, T>,
-         Dim3{static_cast<unsigned>(a.chunks()), static_cast<unsigned>(a.G),
+         dim3{static_cast<unsigned>(a.chunks()), static_cast<unsigned>(a.G),
               static_cast<unsigned>(a.B)},
-         Dim3{kScanThreads}, bytes, g, dstates, head_sums);
+         dim3{kScanThreads}, bytes, g, dstates, head_sums);
   const auto sum = [&](int64_t which, float* to, Grad mode) {
     if (to != nullptr) LaunchSumParts(head_sums + which * a.H, parts, 3 * a.H, a.H, to, mode);
   };

@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "core/parallel.h"
-#include "kernels/simt/executor.h"
+#include "kernels/simt/block.h"
 #include "tests/op_case.h"
 
 namespace tessera::testing {
@@ -336,16 +336,15 @@ void CheckOpCase(const OpCase& c) {
 
 void CheckOpCaseOnSimt(const OpCase& c) {
   const Reference want = RunReference(c, DType::kF32, OutputTypes(c, DType::kF32));
-  constexpr std::pair<simt::ThreadOrder, const char*> kOrders[] = {
-      {simt::ThreadOrder::kForward, " forwards"},
-      {simt::ThreadOrder::kReverse, " in reverse"},
-      {simt::ThreadOrder::kRandom, " at random"}};
+  constexpr simt::Order kOrders[] = {simt::Order::kForward, simt::Order::kReverse,
+                                     simt::Order::kRandom, simt::Order::kWarps};
   Outcome first;
-  for (const auto& [order, name] : kOrders) {
-    simt::SetThreadOrder(order, 17);
+  for (const simt::Order order : kOrders) {
+    simt::SetOrder(order, 17);
+    const std::string name = std::string(", order ") + simt::Name(order);
     const Outcome got = RunCase(c, Device::kSimt, {});
     CheckNumbers(c, name, {}, got, want);
-    if (order == simt::ThreadOrder::kForward) first = got;
+    if (order == simt::Order::kForward) first = got;
     EXPECT_EQ(first.outputs, got.outputs) << c.name << name;
     EXPECT_EQ(first.grads, got.grads) << c.name << name;
   }
@@ -363,7 +362,7 @@ void CheckOpCaseOnSimt(const OpCase& c) {
     const Reference want_half = RunReference(c, DType::kBF16, OutputTypes(c, DType::kBF16));
     CheckNumbers(c, " in bf16", half, RunCase(c, Device::kSimt, half), want_half);
   }
-  simt::SetThreadOrder(simt::ThreadOrder::kForward);
+  simt::SetOrder(simt::Order::kForward);
 }
 
 TEST_P(OpContract, Holds) { CheckOpCase(GetParam()); }

@@ -1,32 +1,68 @@
 #ifndef TESSERA_KERNELS_CUDA_DEVICE_H_
 #define TESSERA_KERNELS_CUDA_DEVICE_H_
 
-// The device as a kernel sees it: CUDA's own names (threadIdx, __syncthreads, __shfl_xor_sync, ...)
-// and these, which nvcc turns into the hardware's instructions and the host compiler into calls of
-// the executor (kernels/simt). A kernels/x.cu includes this, never a header of CUDA's, and puts its
-// code in namespace tessera::TESSERA_DEVICE.
+// What a kernel includes, and the only place that asks which compiler it is. Kernels are CUDA C++
+// in namespace tessera. nvcc builds them for the GPU; the host's compiler builds the same text
+// against kernels/simt/, which runs it without a GPU or its toolkit and finds what would be a race,
+// a hang or a wild access there. CUDA's own names (threadIdx, __syncthreads, __shfl_*_sync, votes,
+// matches, reductions, atomics) are as in CUDA. The rest:
 //
-//   TESSERA_SHARED(float[32], sums)          a __shared__ variable, 16-byte aligned
-//   TESSERA_DYNAMIC_SHARED(float, tile)      the shared memory that the launch asked for
-//   Launch(kernel, Dim3 grid, Dim3 block, dynamic_shared_bytes, arguments...)
-//   ScratchFloats(count)                     memory for partial results between launches
-//   CopyAsync16 CopyAsyncCommit CopyAsyncWaitFor<n>                  cp.async
-//   LoadMatrix4 LoadMatrix4Transposed MmaBf16                        ldmatrix, mma.sync
+//   TESSERA_SHARED(float[32], sums);        // a shared variable, 16-byte aligned
+//   TESSERA_DYNAMIC_SHARED(bf16, tile);     // bf16* tile: Launch's shared_bytes, 128-byte aligned
+//   TESSERA_UNROLL for (...)                // #pragma unroll
+//   float ToFloat(bf16);  bf16 ToBf16(float);   // the members of core/dtype.h are the host's alone
+//   float ToFloat(float);  T FromFloat<T>(float);   // for code generic over the two
+//   uint32_t PackBf16(float low, float high);   // two in a register, as fragments hold them
+//   uint32_t ToTf32(float);                     // rounded to nearest, ties away from zero
+//   void cp_async16(void* to, const void* from, int valid_bytes = 16);   // and cp_async4:
+//     // global to shared memory, both aligned to 16; bytes past the valid ones become 0
+//   void cp_async_commit();                 // closes a group of this thread's copies
+//   void cp_async_wait<n>();                // until at most n of its groups are in flight; the
+//                                           // copies of other threads need a __syncthreads too
+//   void ldmatrix_x4(uint32_t (&r)[4], const void* row);   // and ldmatrix_x4_trans: four 8 x 8
+//     // matrices of 16 bits; lane l names row l % 8 of matrix l / 8 and gets, of each matrix m,
+//     // elements (l / 4, 2 (l % 4)) and the next, or of its transpose, in r[m]
+//   void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+//     // d[16, 8] += a[16, 16] b[16, 8] by the warp: PTX mma.sync.m16n8k16
+//   void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+//     // d[16, 8] += a[16, 8] b[8, 8]: PTX mma.sync.m16n8k8
+//   void Launch(kernel, dim3 grid, dim3 block, int64_t shared_bytes, arguments...);
+//   float* ScratchFloats(int64_t count);    // device memory for partial results between launches:
+//     // contents undefined, valid until the next call
 //
-// The one place where the code asks which compiler reads it.
-#if defined(__CUDACC__)
+// A kernels/x.cu puts its code in namespace tessera::TESSERA_DEVICE and ends with the Args that it
+// serves: TESSERA_DEVICE_KERNEL(RmsNorm) for RmsNormArgs<float> and RmsNormArgs<bf16>.
+
+#ifdef __CUDACC__
 #define TESSERA_DEVICE cuda
-#include "kernels/cuda/hardware.h"
+#include "kernels/cuda/nvidia.h"
 #else
-#define TESSERA_DEVICE simt
+#define TESSERA_DEVICE simt_device
 #include "kernels/simt/device.h"
+namespace tessera {
+using namespace simt::device;
+}
 #endif
 
-// The doors of the two: each kernels/x.cu specialises Run for the arguments that it serves.
-namespace tessera::TESSERA_DEVICE {
+#include <type_traits>
+
+namespace tessera {
+
+// For code that is generic over float and bf16, as ToFloat is.
+template <class T>
+__device__ __forceinline__ T FromFloat(float x) {
+  if constexpr (std::is_same_v<T, float>)
+    return x;
+  else
+    return ToBf16(x);
+}
+
+namespace TESSERA_DEVICE {
 template <class Args>
 void Run(const Args& args);
 }
+
+}  // namespace tessera
 
 #define TESSERA_DEVICE_KERNEL_OF(Args, Function) \
   template <>                                    \

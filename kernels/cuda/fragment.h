@@ -24,10 +24,6 @@ __device__ __forceinline__ float RowMax(float v) {
   return fmaxf(v, __shfl_xor_sync(kAllLanes, v, 2));
 }
 
-__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
-  return static_cast<uint32_t>(bf16(low).bits) | static_cast<uint32_t>(bf16(high).bits) << 16;
-}
-
 template <class T>
 struct Fragments;
 
@@ -48,12 +44,12 @@ struct Fragments<bf16> {
 #pragma unroll
     for (int k = 0; k < kDepth; k += 16) {
       uint32_t fa[4], fb[4];
-      LoadMatrix4(fa, a + lane % 16 * pitch + k + lane / 16 * 8);
+      ldmatrix_x4(fa, a + lane % 16 * pitch + k + lane / 16 * 8);
 #pragma unroll
       for (int n = 0; n < kRows; n += 16) {
-        LoadMatrix4(fb, b + (n + lane / 16 * 8 + lane % 8) * pitch + k + lane / 8 % 2 * 8);
-        MmaBf16(s[n / 8], fa, fb[0], fb[1]);
-        MmaBf16(s[n / 8 + 1], fa, fb[2], fb[3]);
+        ldmatrix_x4(fb, b + (n + lane / 16 * 8 + lane % 8) * pitch + k + lane / 8 % 2 * 8);
+        mma_bf16(s[n / 8], fa, fb[0], fb[1]);
+        mma_bf16(s[n / 8 + 1], fa, fb[2], fb[3]);
       }
     }
   }
@@ -72,9 +68,9 @@ struct Fragments<bf16> {
 #pragma unroll
       for (int n = 0; n < kColumns; n += 16) {
         uint32_t fb[4];
-        LoadMatrix4Transposed(fb, b + (k + lane % 16) * pitch + n + lane / 16 * 8);
-        MmaBf16(o[n / 8], fa, fb[0], fb[1]);
-        MmaBf16(o[n / 8 + 1], fa, fb[2], fb[3]);
+        ldmatrix_x4_trans(fb, b + (k + lane % 16) * pitch + n + lane / 16 * 8);
+        mma_bf16(o[n / 8], fa, fb[0], fb[1]);
+        mma_bf16(o[n / 8 + 1], fa, fb[2], fb[3]);
       }
     }
   }

@@ -172,9 +172,9 @@ template <Pass kPass, class T>
 void LaunchStates(const GlaScanArgs<T>& a, const T* dout, int64_t dout_stride,
                   const StateArray& states, float* whole, const float* from, float* to, Grad mode) {
   Launch(GlaSpanState<kPass, T>,
-         Dim3{static_cast<unsigned>(a.spans()), static_cast<unsigned>(a.H),
+         dim3{static_cast<unsigned>(a.spans()), static_cast<unsigned>(a.H),
               static_cast<unsigned>(a.B)},
-         Dim3{kScanThreads},
+         dim3{kScanThreads},
          ChunkBytes(a.K, a.V) + TileBytes(Padded(a.K), a.V) + TileBytes(kC, a.V), a, dout,
          dout_stride, states, whole);
   PassStates(kPass, states, whole, a.B, a.spans(), a.H, a.K, a.K * a.V, from, to, mode);

@@ -118,22 +118,21 @@ struct HalfTile {
         // The four 8 x 8 matrices in the order of mma's registers: for a by rows, then by k; for b
         // by k, then by columns.
         if (kAOuter)
-          LoadMatrix4(fa[i], a + (m + 16 * i + lane % 16) * A::kPitch + k + lane / 16 * 8);
+          ldmatrix_x4(fa[i], a + (m + 16 * i + lane % 16) * A::kPitch + k + lane / 16 * 8);
         else
-          LoadMatrix4Transposed(fa[i], a + (k + lane / 16 * 8 + lane % 8) * A::kPitch + m + 16 * i +
-                                           lane / 8 % 2 * 8);
+          ldmatrix_x4_trans(fa[i], a + (k + lane / 16 * 8 + lane % 8) * A::kPitch + m + 16 * i +
+                                       lane / 8 % 2 * 8);
         if (kBOuter)
-          LoadMatrix4(fb[i], b + (n + 16 * i + lane / 16 * 8 + lane % 8) * B::kPitch + k +
+          ldmatrix_x4(fb[i], b + (n + 16 * i + lane / 16 * 8 + lane % 8) * B::kPitch + k +
                                  lane / 8 % 2 * 8);
         else
-          LoadMatrix4Transposed(fb[i],
-                                b + (k + lane % 16) * B::kPitch + n + 16 * i + lane / 16 * 8);
+          ldmatrix_x4_trans(fb[i], b + (k + lane % 16) * B::kPitch + n + 16 * i + lane / 16 * 8);
       }
 #pragma unroll
       for (int i = 0; i < 2; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-          MmaBf16(sum[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
+          mma_bf16(sum[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
     }
   }
   // put(row, column, sum) for the elements of this thread.

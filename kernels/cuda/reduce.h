@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(256)
 }
 inline void LaunchSumParts(const float* partial, int64_t parts, int64_t stride, int64_t C, float* y,
                            Grad mode) {
-  Launch(SumParts, Dim3{static_cast<unsigned>(CeilDivide(C, 256))}, Dim3{256}, 0, partial, parts,
+  Launch(SumParts, dim3{static_cast<unsigned>(CeilDivide(C, 256))}, dim3{256}, 0, partial, parts,
          stride, C, y, mode);
 }
 

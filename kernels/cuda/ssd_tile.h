@@ -126,9 +126,9 @@ void CheckSizes(const SsdScanArgs<T>& a) {
 template <Pass kPass, class T>
 void LaunchStates(const SsdScanArgs<T>& a, const T* rows, int64_t stride, const StateArray& states,
                   float* whole, const float* from, float* to, Grad mode) {
-  const Dim3 grid{static_cast<unsigned>(a.chunks()), static_cast<unsigned>(a.H),
+  const dim3 grid{static_cast<unsigned>(a.chunks()), static_cast<unsigned>(a.H),
                   static_cast<unsigned>(a.B)};
-  Launch(SsdChunkState<kPass, T>, grid, Dim3{kScanThreads}, TileBytes(kQ, a.N) + TileBytes(kQ, a.P),
+  Launch(SsdChunkState<kPass, T>, grid, dim3{kScanThreads}, TileBytes(kQ, a.N) + TileBytes(kQ, a.P),
          a, rows, stride, states, whole);
   PassStates(kPass, states, whole, a.B, a.chunks(), a.H, 1, a.N * a.P, from, to, mode);
 }

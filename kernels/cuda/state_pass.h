@@ -51,11 +51,11 @@ __global__ void __launch_bounds__(kScanThreads)
 inline void PassStates(Pass pass, const StateArray& states, const float* whole, int64_t B,
                        int64_t chunks, int64_t H, int64_t rows, int64_t size, const float* from,
                        float* to, Grad mode) {
-  const Dim3 grid{static_cast<unsigned>(CeilDivide(size, kScanThreads)), static_cast<unsigned>(H),
+  const dim3 grid{static_cast<unsigned>(CeilDivide(size, kScanThreads)), static_cast<unsigned>(H),
                   static_cast<unsigned>(B)};
   Launch(
       pass == Pass::kForward ? PassStatesKernel<Pass::kForward> : PassStatesKernel<Pass::kBackward>,
-      grid, Dim3{kScanThreads}, 0, states, whole, chunks, H, rows, size, from, to, mode);
+      grid, dim3{kScanThreads}, 0, states, whole, chunks, H, rows, size, from, to, mode);
 }
 
 }  // namespace

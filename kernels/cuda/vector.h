@@ -17,13 +17,6 @@ struct alignas(sizeof(T) * N) Pack {
   T v[N];
 };
 
-__device__ __forceinline__ float ToFloat(float x) { return x; }
-__device__ __forceinline__ float ToFloat(bf16 x) { return static_cast<float>(x); }
-template <class T>
-__device__ __forceinline__ T FromFloat(float x) {
-  return T(x);
-}
-
 template <int N, class T>
 __device__ __forceinline__ void Load(const T* p, float (&v)[N]) {
   const auto pack = *reinterpret_cast<const Pack<T, N>*>(p);
@@ -85,7 +78,7 @@ void ForElements(int64_t rows, int64_t C, bool aligned, const Body& body) {
   const int64_t items = wide ? C / kVector<T> : C;
   unsigned x = 1;
   while (x < 256 && x < items) x *= 2;
-  const Dim3 block{x, 256 / x}, grid{static_cast<unsigned>(CeilDivide(rows, 256 / x))};
+  const dim3 block{x, 256 / x}, grid{static_cast<unsigned>(CeilDivide(rows, 256 / x))};
   if (wide)
     Launch(EachElement<kVector<T>, Body>, grid, block, 0, rows, C, body);
   else

@@ -1,208 +1,260 @@
 #ifndef TESSERA_KERNELS_SIMT_DEVICE_H_
 #define TESSERA_KERNELS_SIMT_DEVICE_H_
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <source_location>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core/dtype.h"
-#include "kernels/simt/executor.h"
+#include "kernels/simt/block.h"
+#include "kernels/simt/vector_types.h"
+#include "kernels/simt/warp.h"
 
-// CUDA's own names for a kernel that is compiled for the host. Included by kernels/cuda/device.h
-// alone, in whose words the kernels are written.
+// The host's half of kernels/cuda/device.h, where what is not CUDA's own is described: the names
+// that a kernel sees, run by the threads of block.h.
 
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __align__(bytes) alignas(bytes)
 
-#define threadIdx (::tessera::simt::ThisThread().index)
-#define blockIdx (::tessera::simt::ThisBlock().index)
-#define blockDim (::tessera::simt::ThisBlock().block_dim)
-#define gridDim (::tessera::simt::ThisBlock().grid_dim)
-
-// Shared memory of the block: a variable, and the memory that the launch asked for.
-#define TESSERA_SHARED(type, name)                        \
-  static const char shared_key_##name = 0;                \
-  auto& name = *static_cast<std::type_identity_t<type>*>( \
-      ::tessera::simt::SharedVariable(&shared_key_##name, sizeof(std::type_identity_t<type>)))
+#define TESSERA_UNROLL
+#define TESSERA_SHARED(type, name)                                              \
+  static char tessera_key_of_##name;                                            \
+  std::type_identity_t<type>& name = *static_cast<std::type_identity_t<type>*>( \
+      ::tessera::simt::device::SharedOf<type>(&tessera_key_of_##name, #name))
 #define TESSERA_DYNAMIC_SHARED(type, name) \
-  type* name = reinterpret_cast<type*>(::tessera::simt::ThisBlock().dynamic_shared)
+  type* name = static_cast<type*>(::tessera::simt::DynamicShared())
 
-namespace tessera::simt::internal {
-template <class T>
-T TakeFrom(uint32_t mask, T v, int lane, const char* what, const Where& where) {
-  static_assert(sizeof(T) <= kLaneBytes && std::is_trivially_copyable_v<T>);
-  const unsigned char* lanes = WarpCollective(mask, &v, sizeof v, nullptr, what, where);
-  if (lane < 0 || lane > 31) return v;  // shuffles up and down keep a lane's own value there
-  if ((mask >> lane & 1) == 0) throw Error(std::string(what) + " reads a lane outside its mask");
-  T taken;
-  std::memcpy(&taken, lanes + lane * kLaneBytes, sizeof taken);
-  return taken;
-}
-}  // namespace tessera::simt::internal
+// Apart from the executor's own names, since kernels see all of these as their own.
+namespace tessera::simt::device {
 
-inline void __syncthreads(tessera::simt::Where where = tessera::simt::Where::current()) {
-  tessera::simt::BlockBarrier(false, "__syncthreads", where);
+using Site = std::source_location;
+
+template <class T>
+void* SharedOf(const void* key, const char* name) {
+  static_assert(std::is_trivially_default_constructible_v<T> && std::is_trivially_destructible_v<T>,
+                "CUDA constructs nothing in shared memory");
+  return SharedVariable(key, name, sizeof(T), std::max<size_t>(16, alignof(T)));
 }
-inline int __syncthreads_or(int vote,
-                            tessera::simt::Where where = tessera::simt::Where::current()) {
-  return tessera::simt::BlockBarrier(vote != 0, "__syncthreads_or", where) > 0;
+
+inline constexpr int warpSize = 32;
+
+inline void __syncthreads(Site at = Site::current()) {
+  Block::Running().Barrier(false, {"__syncthreads", at});
 }
-inline int __syncthreads_count(int vote,
-                               tessera::simt::Where where = tessera::simt::Where::current()) {
-  return tessera::simt::BlockBarrier(vote != 0, "__syncthreads_count", where);
+inline int __syncthreads_count(int vote, Site at = Site::current()) {
+  return Block::Running().Barrier(vote != 0, {"__syncthreads_count", at});
 }
-inline void __syncwarp(uint32_t mask = ~0u,
-                       tessera::simt::Where where = tessera::simt::Where::current()) {
-  tessera::simt::WarpCollective(mask, nullptr, 0, nullptr, "__syncwarp", where);
+inline int __syncthreads_or(int vote, Site at = Site::current()) {
+  return Block::Running().Barrier(vote != 0, {"__syncthreads_or", at}) > 0 ? 1 : 0;
+}
+inline int __syncthreads_and(int vote, Site at = Site::current()) {
+  return Block::Running().Barrier(vote == 0, {"__syncthreads_and", at}) == 0 ? 1 : 0;
+}
+inline void __syncwarp(uint32_t mask = ~0u, Site at = Site::current()) { SyncWarp(mask, at); }
+
+// A lane that reads past its segment of `width` lanes keeps its own value.
+template <class T>
+T ShuffleFrom(uint32_t mask, T value, int source, const Call& call) {
+  static_assert(sizeof(T) <= 8 && std::is_arithmetic_v<T>, "CUDA shuffles 4 or 8 bytes");
+  Shuffle(mask, call, &value, sizeof value, source);
+  return value;
 }
 template <class T>
-T __shfl_sync(uint32_t mask, T v, int lane,
-              tessera::simt::Where where = tessera::simt::Where::current()) {
-  return tessera::simt::internal::TakeFrom(mask, v, lane & 31, "__shfl_sync", where);
+T __shfl_sync(uint32_t mask, T value, int source, int width = 32, Site at = Site::current()) {
+  const int first = Lane() & ~(width - 1);
+  return ShuffleFrom(mask, value, first + (source & (width - 1)), {"__shfl_sync", at});
 }
 template <class T>
-T __shfl_xor_sync(uint32_t mask, T v, int x,
-                  tessera::simt::Where where = tessera::simt::Where::current()) {
-  return tessera::simt::internal::TakeFrom(mask, v, tessera::simt::ThisThread().lane() ^ x,
-                                           "__shfl_xor_sync", where);
+T __shfl_xor_sync(uint32_t mask, T value, int flip, int width = 32, Site at = Site::current()) {
+  const int source = Lane() ^ flip, end = (Lane() & ~(width - 1)) + width;
+  return ShuffleFrom(mask, value, source < end ? source : Lane(), {"__shfl_xor_sync", at});
 }
 template <class T>
-T __shfl_up_sync(uint32_t mask, T v, int delta,
-                 tessera::simt::Where where = tessera::simt::Where::current()) {
-  return tessera::simt::internal::TakeFrom(mask, v, tessera::simt::ThisThread().lane() - delta,
-                                           "__shfl_up_sync", where);
+T __shfl_up_sync(uint32_t mask, T value, unsigned by, int width = 32, Site at = Site::current()) {
+  const int source = Lane() - static_cast<int>(by), first = Lane() & ~(width - 1);
+  return ShuffleFrom(mask, value, source >= first ? source : Lane(), {"__shfl_up_sync", at});
 }
 template <class T>
-T __shfl_down_sync(uint32_t mask, T v, int delta,
-                   tessera::simt::Where where = tessera::simt::Where::current()) {
-  return tessera::simt::internal::TakeFrom(mask, v, tessera::simt::ThisThread().lane() + delta,
-                                           "__shfl_down_sync", where);
+T __shfl_down_sync(uint32_t mask, T value, unsigned by, int width = 32, Site at = Site::current()) {
+  const int source = Lane() + static_cast<int>(by), end = (Lane() & ~(width - 1)) + width;
+  return ShuffleFrom(mask, value, source < end ? source : Lane(), {"__shfl_down_sync", at});
 }
-inline uint32_t __ballot_sync(uint32_t mask, int vote,
-                              tessera::simt::Where where = tessera::simt::Where::current()) {
-  using namespace tessera::simt;
-  const unsigned char v = vote != 0 ? 1 : 0;
-  const unsigned char* lanes = WarpCollective(mask, &v, 1, nullptr, "__ballot_sync", where);
-  uint32_t votes = 0;
-  for (int i = 0; i < 32; ++i)
-    if ((mask >> i & 1) != 0 && lanes[i * kLaneBytes] == 1) votes |= 1u << i;
-  return votes;
+
+inline uint32_t __ballot_sync(uint32_t mask, int vote, Site at = Site::current()) {
+  return Ballot(mask, {"__ballot_sync", at}, vote != 0);
 }
-template <class T>
-uint32_t __match_any_sync(uint32_t mask, T v,
-                          tessera::simt::Where where = tessera::simt::Where::current()) {
-  using namespace tessera::simt;
-  const unsigned char* lanes =
-      WarpCollective(mask, &v, sizeof v, nullptr, "__match_any_sync", where);
-  uint32_t same = 0;
-  for (int i = 0; i < 32; ++i)
-    if ((mask >> i & 1) != 0 && std::memcmp(lanes + i * kLaneBytes, &v, sizeof v) == 0)
-      same |= 1u << i;
-  return same;
+inline int __any_sync(uint32_t mask, int vote, Site at = Site::current()) {
+  return Ballot(mask, {"__any_sync", at}, vote != 0) != 0 ? 1 : 0;
+}
+inline int __all_sync(uint32_t mask, int vote, Site at = Site::current()) {
+  return Ballot(mask, {"__all_sync", at}, vote == 0) == 0 ? 1 : 0;
 }
 template <class T>
-T atomicAdd(T* p, T v) {
+uint32_t __match_any_sync(uint32_t mask, T value, Site at = Site::current()) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  return MatchAny(mask, {"__match_any_sync", at}, &value, sizeof value);
+}
+template <class T>
+uint32_t __match_all_sync(uint32_t mask, T value, int* all, Site at = Site::current()) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  const uint32_t equal = MatchAny(mask, {"__match_all_sync", at}, &value, sizeof value);
+  const uint32_t named = mask & Block::Running().AllLanes(Block::Running().self().warp);
+  *all = equal == named ? 1 : 0;
+  return *all != 0 ? equal : 0;
+}
+
+#define TESSERA_REDUCE_SYNC(name, reduction)                       \
+  template <class T>                                               \
+  T name(uint32_t mask, T value, Site at = Site::current()) {      \
+    return Reduce(mask, {#name, at}, value, Reduction::reduction); \
+  }
+TESSERA_REDUCE_SYNC(__reduce_add_sync, kAdd)
+TESSERA_REDUCE_SYNC(__reduce_min_sync, kMin)
+TESSERA_REDUCE_SYNC(__reduce_max_sync, kMax)
+TESSERA_REDUCE_SYNC(__reduce_and_sync, kAnd)
+TESSERA_REDUCE_SYNC(__reduce_or_sync, kOr)
+TESSERA_REDUCE_SYNC(__reduce_xor_sync, kXor)
+#undef TESSERA_REDUCE_SYNC
+
+// Relaxed, as CUDA's are; each returns the value before.
+template <class T, class F>
+T AtomicUpdate(T* p, F&& f) {
+  std::atomic_ref<T> shared(*p);
+  T old = shared.load(std::memory_order_relaxed);
+  while (!shared.compare_exchange_weak(old, f(old), std::memory_order_relaxed)) {
+  }
+  return old;
+}
+template <class T>
+T atomicAdd(T* p, std::type_identity_t<T> v) {
   return std::atomic_ref<T>(*p).fetch_add(v, std::memory_order_relaxed);
 }
-inline int __popc(uint32_t x) { return std::popcount(x); }
+template <class T>
+T atomicSub(T* p, std::type_identity_t<T> v) {
+  return std::atomic_ref<T>(*p).fetch_sub(v, std::memory_order_relaxed);
+}
+template <class T>
+T atomicMin(T* p, std::type_identity_t<T> v) {
+  static_assert(std::is_integral_v<T>);
+  return AtomicUpdate(p, [v](T old) { return std::min(old, v); });
+}
+template <class T>
+T atomicMax(T* p, std::type_identity_t<T> v) {
+  static_assert(std::is_integral_v<T>);
+  return AtomicUpdate(p, [v](T old) { return std::max(old, v); });
+}
+template <class T>
+T atomicAnd(T* p, std::type_identity_t<T> v) {
+  return std::atomic_ref<T>(*p).fetch_and(v, std::memory_order_relaxed);
+}
+template <class T>
+T atomicOr(T* p, std::type_identity_t<T> v) {
+  return std::atomic_ref<T>(*p).fetch_or(v, std::memory_order_relaxed);
+}
+template <class T>
+T atomicExch(T* p, std::type_identity_t<T> v) {
+  return std::atomic_ref<T>(*p).exchange(v, std::memory_order_relaxed);
+}
+template <class T>
+T atomicCAS(T* p, std::type_identity_t<T> expected, std::type_identity_t<T> desired) {
+  std::atomic_ref<T>(*p).compare_exchange_strong(expected, desired, std::memory_order_relaxed);
+  return expected;
+}
+inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+inline void __threadfence_block() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+
+using std::max;
+using std::min;
+inline int __popc(unsigned x) { return std::popcount(x); }
+inline int __popcll(unsigned long long x) { return std::popcount(x); }
+inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
+inline float __expf(float x) { return std::exp(x); }
+inline float __logf(float x) { return std::log(x); }
+inline float __fdividef(float x, float y) { return x / y; }
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
+inline float __saturatef(float x) { return std::isnan(x) ? 0 : std::clamp(x, 0.0f, 1.0f); }
+inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
+inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}
 
-namespace tessera::simt {
+inline float ToFloat(float x) { return x; }
+inline float ToFloat(bf16 x) { return static_cast<float>(x); }
+inline bf16 ToBf16(float x) { return bf16(x); }
+inline uint32_t PackBf16(float low, float high) {
+  return bf16(low).bits | static_cast<uint32_t>(bf16(high).bits) << 16;
+}
+inline uint32_t ToTf32(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const bool finite = (bits & 0x7f800000u) != 0x7f800000u;
+  return finite ? (bits + 0x1000u) & 0xffffe000u : bits;
+}
 
-// Memory of the device for the launches that follow, until the next call; contents undefined.
+inline void cp_async16(void* to, const void* from, int valid_bytes = 16,
+                       Site at = Site::current()) {
+  IssueCopy(to, from, valid_bytes, 16 - valid_bytes, at);
+}
+inline void cp_async4(void* to, const void* from, int valid_bytes = 4, Site at = Site::current()) {
+  IssueCopy(to, from, valid_bytes, 4 - valid_bytes, at);
+}
+inline void cp_async_commit() { CommitCopies(); }
+template <int kInFlight>
+void cp_async_wait() {
+  WaitCopies(kInFlight);
+}
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, Site at = Site::current()) {
+  LoadMatrices(r, row, Layout::kPlain, at);
+}
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Site at = Site::current()) {
+  LoadMatrices(r, row, Layout::kTransposed, at);
+}
+inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                     Site at = Site::current()) {
+  MultiplyBf16(d, a, b0, b1, at);
+}
+inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                     Site at = Site::current()) {
+  MultiplyTf32(d, a, b0, b1, at);
+}
+
 inline float* ScratchFloats(int64_t count) {
   static thread_local std::vector<float> scratch;
   scratch.assign(static_cast<size_t>(count), std::bit_cast<float>(~0u));
   return scratch.data();
 }
 
-inline void CopyAsync16(void* shared, const void* global, Where where = Where::current()) {
-  CopyAsync(shared, global, 16, where);
-}
-template <int kGroupsLeft>
-void CopyAsyncWaitFor() {
-  CopyAsyncWait(kGroupsLeft);
-}
-
-namespace internal {
-inline void LoadMatrix(uint32_t (&r)[4], const void* row, bool transposed, const Where& where) {
-  if ((reinterpret_cast<uintptr_t>(row) & 15) != 0)
-    throw Error("ldmatrix: the address of a row is not a multiple of 16");
-  const unsigned char* lanes = WarpCollective(~0u, &row, sizeof row, nullptr, "ldmatrix", where);
-  const int lane = ThisThread().lane();
-  for (int i = 0; i < 4; ++i) {
-    const auto at = [&](int from, int column) -> uint32_t {
-      const uint16_t* p;
-      std::memcpy(&p, lanes + (i * 8 + from) * kLaneBytes, sizeof p);
-      return p[column];
-    };
-    const int major = lane / 4, minor = lane % 4 * 2;
-    r[i] = transposed ? at(minor, major) | at(minor + 1, major) << 16
-                      : at(major, minor) | at(major, minor + 1) << 16;
-  }
-  // Nobody overwrites a row before all lanes have read it.
-  WarpCollective(~0u, nullptr, 0, nullptr, "ldmatrix, end", where);
-}
-}  // namespace internal
-
-// ldmatrix.x4: lane l names row l % 8 of 8x8 matrix l / 8 of 16-bit elements; it receives elements
-// (l / 4, 2 (l % 4)) and the next of each matrix, or of its transpose.
-inline void LoadMatrix4(uint32_t (&r)[4], const void* row, Where where = Where::current()) {
-  internal::LoadMatrix(r, row, false, where);
-}
-inline void LoadMatrix4Transposed(uint32_t (&r)[4], const void* row,
-                                  Where where = Where::current()) {
-  internal::LoadMatrix(r, row, true, where);
+// Work is done by the time that Launch returns.
+template <class... P, class... A>
+void Launch(void (*kernel)(P...), dim3 grid, dim3 block, int64_t shared_bytes, A&&... a) {
+  struct Work {
+    void (*kernel)(P...);
+    std::tuple<std::decay_t<P>...> arguments;
+  } work = {kernel, std::tuple<std::decay_t<P>...>(static_cast<P>(std::forward<A>(a))...)};
+  RunGrid(
+      grid, block, shared_bytes,
+      [](void* p) {
+        const Work& w = *static_cast<const Work*>(p);
+        std::apply(w.kernel, w.arguments);
+      },
+      &work);
 }
 
-// mma.sync.m16n8k16: d[16,8] += a[16,16] b[16,8] of bf16, sums in fp32. With g = lane / 4 and
-// t = 2 (lane % 4): a holds (g,t) (g+8,t) (g,t+8) (g+8,t+8), each with its right neighbour; b holds
-// (t,g) (t+8,g), each with the element below; d holds (g,t) (g,t+1) (g+8,t) (g+8,t+1).
-inline void MmaBf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-                    Where where = Where::current()) {
-  struct Lane {
-    float d[4];
-    uint32_t a[4], b[2];
-  };
-  const Lane mine{{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b0, b1}};
-  const auto product = [](unsigned char* lanes, uint32_t) {
-    float A[16][16], B[16][8], D[16][8];
-    const auto put = [](float& low, float& high, uint32_t pair) {
-      low = std::bit_cast<float>(pair << 16);
-      high = std::bit_cast<float>(pair & 0xffff0000u);
-    };
-    for (int l = 0; l < 32; ++l) {
-      Lane x;
-      std::memcpy(&x, lanes + l * kLaneBytes, sizeof x);
-      const int g = l / 4, t = l % 4 * 2;
-      put(A[g][t], A[g][t + 1], x.a[0]);
-      put(A[g + 8][t], A[g + 8][t + 1], x.a[1]);
-      put(A[g][t + 8], A[g][t + 9], x.a[2]);
-      put(A[g + 8][t + 8], A[g + 8][t + 9], x.a[3]);
-      put(B[t][g], B[t + 1][g], x.b[0]);
-      put(B[t + 8][g], B[t + 9][g], x.b[1]);
-      for (int i = 0; i < 4; ++i) D[g + i / 2 * 8][t + i % 2] = x.d[i];
-    }
-    for (int i = 0; i < 16; ++i)
-      for (int k = 0; k < 16; ++k)
-        for (int j = 0; j < 8; ++j) D[i][j] += A[i][k] * B[k][j];
-    for (int l = 0; l < 32; ++l) {
-      const int g = l / 4, t = l % 4 * 2;
-      const float out[4] = {D[g][t], D[g][t + 1], D[g + 8][t], D[g + 8][t + 1]};
-      std::memcpy(lanes + l * kLaneBytes, out, sizeof out);
-    }
-  };
-  const unsigned char* lanes =
-      WarpCollective(~0u, &mine, sizeof mine, product, "mma.m16n8k16", where);
-  std::memcpy(d, lanes + ThisThread().lane() * kLaneBytes, sizeof d);
-}
-
-}  // namespace tessera::simt
+}  // namespace tessera::simt::device
 
 #endif  // TESSERA_KERNELS_SIMT_DEVICE_H_

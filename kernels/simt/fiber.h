@@ -3,41 +3,38 @@
 
 #include <cstddef>
 
-// A thread of execution with its own stack that runs until it hands over to another by name. A
-// switch saves six registers, some nanoseconds, so that a thousand CUDA threads cost little more
-// than a loop over them.
-
 namespace tessera::simt {
 
+// A stack to run on. Switching takes a few nanoseconds, since nothing but the registers that a
+// callee must keep is saved and the operating system is not asked: a block of a thousand threads
+// meets at a barrier in microseconds. A fiber stays on the OS thread that first runs it.
 class Fiber {
  public:
-  Fiber() = default;  // of the stack that runs already
-  explicit Fiber(size_t stack_bytes);
+  Fiber();                                     // the stack that its caller is running on
+  Fiber(size_t stack_bytes, void (*entry)());  // a new one, where entry, which must not return,
+                                               // begins at the first switch
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // The next switch to this fiber starts `entry` on an empty stack. Entry never returns: its last
-  // act is a switch away.
-  void Start(void (*entry)());
-
-  // Leaves `from`, which is running, for this one. `dying`: nobody will come back to `from` before
-  // it is started again.
-  void SwitchFrom(Fiber& from, bool dying = false);
+  // Leaves `from`, which is running, for `to`; returns when something switches to `from` again.
+  static void Switch(Fiber& from, Fiber& to);
 
  private:
-  friend void FiberEntered(Fiber& self, Fiber& from);
-  void* stack_pointer_ = nullptr;
-  char* stack_ = nullptr;
-  size_t stack_bytes_ = 0;
-  // What AddressSanitizer keeps for a stack that is not running.
-  void* shadow_ = nullptr;
-  const void* shadow_bottom_ = nullptr;
-  size_t shadow_bytes_ = 0;
-};
+  static void Enter();
+  void Landed();
 
-// The first call of an entry function, with the fiber that started it.
-void FiberEntered(Fiber& self, Fiber& from);
+  void* stack_pointer_ = nullptr;
+  void* mapping_ = nullptr;  // of the stack and of the guard page under it
+  size_t mapped_bytes_ = 0;
+  void (*entry_)() = nullptr;
+  // For AddressSanitizer, the bounds of the stack and its shadow of fake frames; for
+  // ThreadSanitizer, its name for the fiber.
+  const void* bottom_ = nullptr;
+  size_t bytes_ = 0;
+  void* fake_stack_ = nullptr;
+  void* tsan_fiber_ = nullptr;
+};
 
 }  // namespace tessera::simt
 
