@@ -33,6 +33,8 @@ constinit thread_local Block* running = nullptr;
 
 }  // namespace
 
+bool ReportsRaces() { return kRacesChecked; }
+
 void SetOrder(Order order, uint64_t seed) { chosen = {order, seed}; }
 
 void RunGrid(dim3 grid, dim3 block, int64_t shared_bytes, void (*kernel)(void*), void* arguments) {

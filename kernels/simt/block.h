@@ -37,6 +37,8 @@ constexpr const char* Name(Order order) {
 }
 // Of the grids that this OS thread runs from now on; at first kForward.
 void SetOrder(Order order, uint64_t seed = 0);
+// Whether this build reports races itself (ThreadSanitizer): then one order tells all.
+bool ReportsRaces();
 
 // Runs kernel(arguments) in every thread. Throws Error.
 void RunGrid(dim3 grid, dim3 block, int64_t shared_bytes, void (*kernel)(void*), void* arguments);
