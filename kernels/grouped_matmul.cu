@@ -33,11 +33,11 @@ __global__ void __launch_bounds__(kProductThreads)
 
 __global__ void __launch_bounds__(kProductThreads)
     FewRowsKernel(Side a, Side b, GroupedMatmulArgs g) {
-  const int64_t row = blockIdx.x;
+  const int64_t row = blockIdx.x % g.rows;
   int64_t e = 0;
   while (e < g.E && row >= g.offsets[e + 1]) ++e;
   if (e == g.E) return;
-  RowProduct(a, Moved(b, e * g.b_group_stride), row, g.N, g.K,
+  RowProduct(a, Moved(b, e * g.b_group_stride), g.rows, g.N, g.K,
              [&](int64_t i, int64_t j, float v) { Finish(g, e, i, j, v); });
 }
 
@@ -45,10 +45,8 @@ void GroupedMatmul(const GroupedMatmulArgs& g) {
   if (g.rows == 0 || g.N == 0) return;
   const Side a = SideOf(g.a), b = SideOf(g.b);
   const bool b_outer = g.b.order == Order::kTransposed;
-  if (g.rows <= kFewRows && b_outer) {
-    const dim3 grid{static_cast<unsigned>(g.rows), static_cast<unsigned>(CeilDivide(g.N, 4))};
-    return Launch(FewRowsKernel, grid, dim3{kProductThreads}, 0, a, b, g);
-  }
+  if (g.rows <= kFewRows && b_outer)
+    return Launch(FewRowsKernel, FewRowsGrid(g.rows, g.N), dim3{kProductThreads}, 0, a, b, g);
   const dim3 grid{static_cast<unsigned>(CeilDivide(g.rows, kTile) + g.E),
                   static_cast<unsigned>(CeilDivide(g.N, kTile))};
   ByProduct(g.precision, true, b_outer, [&](auto p, auto, auto outer_b) {

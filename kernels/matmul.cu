@@ -13,8 +13,7 @@ __device__ __forceinline__ void Finish(const MatmulArgs& m, int64_t i, int64_t j
 }
 
 __global__ void __launch_bounds__(kProductThreads) FewRowsKernel(Side a, Side b, MatmulArgs m) {
-  RowProduct(a, b, blockIdx.x, m.N, m.K,
-             [&](int64_t i, int64_t j, float v) { Finish(m, i, j, v); });
+  RowProduct(a, b, m.M, m.N, m.K, [&](int64_t i, int64_t j, float v) { Finish(m, i, j, v); });
 }
 
 // Block (i, j) computes rows [64 i, 64 i + 64) and columns [64 j, 64 j + 64).
@@ -29,10 +28,8 @@ void Matmul(const MatmulArgs& m) {
   if (m.M == 0 || m.N == 0) return;
   const Side a = SideOf(m.a), b = SideOf(m.b);
   const bool a_outer = m.a.order == Order::kPlain, b_outer = m.b.order == Order::kTransposed;
-  if (m.M <= kFewRows && a_outer && b_outer) {
-    const dim3 grid{static_cast<unsigned>(m.M), static_cast<unsigned>(CeilDivide(m.N, 4))};
-    return Launch(FewRowsKernel, grid, dim3{kProductThreads}, 0, a, b, m);
-  }
+  if (m.M <= kFewRows && a_outer && b_outer)
+    return Launch(FewRowsKernel, FewRowsGrid(m.M, m.N), dim3{kProductThreads}, 0, a, b, m);
   const dim3 grid{static_cast<unsigned>(CeilDivide(m.M, kTile)),
                   static_cast<unsigned>(CeilDivide(m.N, kTile))};
   ByProduct(m.precision, a_outer, b_outer, [&](auto p, auto outer_a, auto outer_b) {

@@ -85,7 +85,9 @@ TEST_F(Program, MistakesOfConfigAndCommandLineAreCodeTwo) {
   EXPECT_NE(Error("trian", 2), "");
   EXPECT_NE(Train("--device tpu").find("{auto,cpu,cuda}"), std::string::npos);
   EXPECT_EQ(Train("--device cuda"),
-            "tessera: this build has no CUDA backend; use --device cpu or auto\n");
+            "tessera: no run on a GPU yet: the CUDA kernels are compiled and tested on the host "
+            "only; use "
+            "--device cpu or auto\n");
 }
 
 TEST_F(Program, BadDataIsNamed) {

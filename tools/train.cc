@@ -59,8 +59,9 @@ class Progress {
 
 int Train(const Options& o) {
   if (o.device == "cuda")
-    return Fail(
-        absl::InvalidArgumentError("this build has no CUDA backend; use --device cpu or auto"), 2);
+    return Fail(absl::InvalidArgumentError("no run on a GPU yet: the CUDA kernels are compiled and "
+                                           "tested on the host only; use --device cpu or auto"),
+                2);
   if (o.isa != "auto" && !SetIsa(o.isa == "avx512" ? Isa::kAvx512 : Isa::kAvx2))
     return Fail(absl::InvalidArgumentError("--isa " + o.isa + ": not supported by this processor"),
                 2);

@@ -224,14 +224,18 @@ __device__ __forceinline__ void Put(const Product& c, int64_t row, int64_t colum
 }
 
 // A few rows against a weight stored by rows of k, as in decoding: the weight's bytes are the
-// floor, so no tensor cores, and it is not rounded. In a block of 128 threads, warp w has column 4
-// blockIdx.y + w of one row; its lanes have four elements of k each in turn, and add up by
-// shuffles. Rows are neighbours in the grid, so that the weight comes from cache for all but one.
+// floor, so no tensor cores, and it is not rounded. Block i of 128 threads has row i % rows, its
+// warp w column 4 (i / rows) + w; lanes have four elements of k each in turn, and add up by
+// shuffles. The rows of a column are neighbours, so that the weight comes from cache for all but
+// one.
 constexpr int64_t kFewRows = 8;
+inline dim3 FewRowsGrid(int64_t rows, int64_t N) {
+  return dim3(static_cast<unsigned>(rows * CeilDivide(N, 4)));
+}
 template <class PutSum>
-__device__ __forceinline__ void RowProduct(const Side& a, const Side& b, int64_t row, int64_t N,
+__device__ __forceinline__ void RowProduct(const Side& a, const Side& b, int64_t rows, int64_t N,
                                            int64_t K, PutSum put) {
-  const int64_t n = int64_t{blockIdx.y} * 4 + threadIdx.x / 32;
+  const int64_t row = blockIdx.x % rows, n = blockIdx.x / rows * 4 + threadIdx.x / 32;
   if (n >= N) return;
   const int lane = threadIdx.x % 32;
   float sum = 0;
