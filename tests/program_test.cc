@@ -84,6 +84,13 @@ TEST_F(Program, MistakesOfConfigAndCommandLineAreCodeTwo) {
   EXPECT_NE(Error("train", 2).find("config is required"), std::string::npos);
   EXPECT_NE(Error("trian", 2), "");
   EXPECT_NE(Train("--device tpu").find("{auto,cpu,cuda}"), std::string::npos);
+  EXPECT_EQ(
+      Error("genrate", 2),
+      "tessera: unknown command 'genrate' in tessera; did you mean 'generate'? (known: describe, "
+      "train, eval, generate, bench, blocks, configs, tokenizer, completion)\n");
+  EXPECT_EQ(Error("generate --run r --prompt a --tokens 0", 2),
+            "--tokens: expected a whole number >= 1, got '0'\nRun with --help for more "
+            "information.\n");
   EXPECT_EQ(Train("--device cuda"),
             "tessera: no run on a GPU yet: the CUDA kernels are compiled and tested on the host "
             "only; use "

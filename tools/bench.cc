@@ -225,15 +225,15 @@ void AddBench(CLI::App* app, int* code) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app->add_subcommand("bench", "time blocks or configs against each other");
   c->add_option("what", o->subjects, "blocks by name, or config files")->required();
-  c->add_option("--seq", o->seq, "sequence lengths")->delimiter(',')->check(CLI::PositiveNumber);
+  c->add_option("--seq", o->seq, "sequence lengths")->delimiter(',')->check(WholeNumber(1));
   c->add_option("--modes", o->modes, "of train, forward, prefill, decode")
       ->delimiter(',')
       ->check(CLI::IsMember({"train", "forward", "prefill", "decode"}));
-  c->add_option("--d-model", o->d_model, "width of blocks")->check(CLI::PositiveNumber);
-  c->add_option("--layers", o->layers, "layers of a block")->check(CLI::Range(1, 1000));
-  c->add_option("--tokens", o->tokens, "of a train or forward pass")->check(CLI::PositiveNumber);
-  c->add_option("--rounds", o->rounds, "timed runs; the median counts")->check(CLI::PositiveNumber);
-  c->add_option("--threads", o->threads, "0: one a core")->check(CLI::NonNegativeNumber);
+  c->add_option("--d-model", o->d_model, "width of blocks")->check(WholeNumber(1));
+  c->add_option("--layers", o->layers, "layers of a block")->check(WholeNumber(1, 1000));
+  c->add_option("--tokens", o->tokens, "of a train or forward pass")->check(WholeNumber(1));
+  c->add_option("--rounds", o->rounds, "timed runs; the median counts")->check(WholeNumber(1));
+  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
   c->add_option("--precision", o->precision, "fp32 or bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}));
   c->add_option("--json", o->json, "also write the rows to this file");

@@ -2,6 +2,7 @@
 #define TESSERA_TOOLS_COMMAND_H_
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <cstdio>
 #include <string>
 
@@ -21,6 +22,23 @@ void AddEval(CLI::App* app, int* code);
 void AddConfigs(CLI::App* app, int* code);
 void AddTokenizer(CLI::App* app, int* code);
 void AddCompletion(CLI::App* app, int* code);
+
+// For an option's ->check. (The library's own ranges spell out the largest double in their
+// message.)
+inline CLI::Validator WholeNumber(int64_t least, int64_t most = INT64_MAX) {
+  return CLI::Validator(
+      [=](const std::string& text) {
+        int64_t value = 0;
+        if (CLI::detail::lexical_cast(text, value) && value >= least && value <= most)
+          return std::string();
+        return "expected a whole number " +
+               (most == INT64_MAX
+                    ? ">= " + std::to_string(least)
+                    : "in [" + std::to_string(least) + ", " + std::to_string(most) + "]") +
+               ", got '" + text + "'";
+      },
+      "", "");
+}
 
 // Says what went wrong and gives the code back.
 inline int Fail(const absl::Status& status, int code) {

@@ -68,12 +68,11 @@ void AddEval(CLI::App* app, int* code) {
       ->check(CLI::IsMember({"text", "jsonl", "tokens"}));
   c->add_option("--seq", o->seq,
                 "window, each read from a fresh state; default the run's train.seq")
-      ->check(CLI::PositiveNumber);
+      ->check(WholeNumber(1));
   c->add_option("--batch", o->batch, "windows at a time; default the run's train.batch")
-      ->check(CLI::PositiveNumber);
-  c->add_option("--tokens", o->tokens, "at most so many, from the start")
-      ->check(CLI::PositiveNumber);
-  c->add_option("--threads", o->threads, "0: one a core")->check(CLI::NonNegativeNumber);
+      ->check(WholeNumber(1));
+  c->add_option("--tokens", o->tokens, "at most so many, from the start")->check(WholeNumber(1));
+  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
   c->add_flag("--json", o->json, "for scripts");
   c->footer("Example:\n  tessera eval --run runs/quickstart --data README.md");
   c->callback([=] { *code = Eval(*o); });

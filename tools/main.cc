@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cstdio>
 
+#include "arch/config.h"
 #include "kernels/cpu/isa.h"
 #include "tools/command.h"
 
@@ -25,6 +27,14 @@ int main(int argc, char** argv) {
   tessera::AddConfigs(&app, &code);
   tessera::AddTokenizer(&app, &code);
   tessera::AddCompletion(&app, &code);
+  std::vector<std::string> names;
+  for (const CLI::App* c : app.get_subcommands({})) names.push_back(c->get_name());
+  if (argc > 1 && argv[1][0] != '-' &&
+      std::find(names.begin(), names.end(), argv[1]) == names.end()) {
+    std::fprintf(stderr, "tessera: %s\n",
+                 tessera::UnknownName("command", argv[1], "tessera", names).c_str());
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -91,8 +91,8 @@ void AddTrain(CLI::App* app, int* code) {
   c->add_option("overrides", o->overrides, "key=value, such as train.lr=1e-3");
   c->add_option("--run", o->run, "run directory (default runs/<config name>-<n>)");
   c->add_flag("--resume", o->resume, "continue the run from its last checkpoint");
-  c->add_option("--threads", o->threads, "0: one a core")->check(CLI::NonNegativeNumber);
-  c->add_option("--seed", o->seed, "of weights and data order")->check(CLI::NonNegativeNumber);
+  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
+  c->add_option("--seed", o->seed, "of weights and data order")->check(WholeNumber(0));
   c->add_option("--device", o->device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   c->add_option("--isa", o->isa, "auto, avx2 or avx512")
