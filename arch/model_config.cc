@@ -168,6 +168,13 @@ class LayerReader {
 
   void ReadParallel(const ConfigNode& node, LayerConfig* layer) {
     node.read = true;
+    if (node.kind == ConfigNode::Kind::kList) {
+      node.MarkRead();
+      errors_->Add(node.Error(
+          "parallel: expected a map, such as {combine: sum, branches: [attention, mamba2]}, got a "
+          "list"));
+      return;
+    }
     MapReader reader(node, "parallel", errors_);
     FieldList fields;
     fields.Add("combine", layer->combine,
