@@ -24,20 +24,19 @@ __global__ void __launch_bounds__(kScanThreads) GlaSpanOut(GlaScanArgs<T> a, Sta
     __syncthreads();
     for (int v0 = 0; v0 < a.V; v0 += 64) {
       float o[1][4] = {};
-      AddProduct(
+      AddProduct<T, Strip>(
           Padded(a.K), [&](int t, int k) { return c.q(t, k) * c.since(t, k); },
           [&](int k, int v) { return S(k, v0 + v); }, o);
-      const int last = OwnRow(0);
-      AddProduct(
-          kC, [&](int t, int s) { return s <= last ? A(t, s) : 0; },
+      AddProduct<T, Strip>(
+          kC, [&](int t, int s) { return s <= t ? A(t, s) : 0; },
           [&](int s, int v) { return c.v(s, v0 + v); }, o);
-      ForOwned(o, [&](int t, int v, float x) {
+      ForOwned<Strip>(o, [&](int t, int v, float x) {
         if (t0 + t < a.T && v0 + v < a.V)
           a.o[(b * a.T + t0 + t) * a.o_stride + h * a.V + v0 + v] = FromFloat<T>(x);
       });
     }
     __syncthreads();  // all have read S
-    if (n + 1 < chunks) AdvanceState(c, a.K, a.V, S);
+    if (n + 1 < chunks) AdvanceState<T>(c, a.K, a.V, S);
   }
 }
 

@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kScanThreads)
     FillState<float>(S, a.K, a.V, start);
     for (int64_t before = 0; before < n; ++before) {
       FillChunk(a, b, h, span * kSpan + before * kC, c);
-      AdvanceState(c, a.K, a.V, S);
+      AdvanceState<T>(c, a.K, a.V, S);
     }
     FillChunk(a, b, h, t0, c);
     FillTile<kC>(w.dout, g.dout == nullptr ? 0 : count, a.V, [&](int t, int i) {
@@ -93,33 +93,34 @@ __global__ void __launch_bounds__(kScanThreads)
     });
     PairScores(c, a.K, w.A);
     __syncthreads();
-    const int last = OwnRow(0);
-    float dA[1][1] = {};
-    AddProduct(
+    float dA[1][4] = {};
+    AddProduct<T, Strip>(
         Padded(a.V), [&](int t, int v) { return w.dout(t, v); },
-        [&](int v, int s) { return c.v(s, v); }, dA);
-    w.dA(OwnRow(0), OwnColumn(0)) = dA[0][0];
+        [&](int v, int s) { return s < kC ? c.v(s, v) : 0; }, dA);
+    ForOwned<Strip>(dA, [&](int t, int s, float x) {
+      if (s < kC) w.dA(t, s) = x;
+    });
     for (int k0 = 0; k0 < a.K; k0 += 64) {
       float dq[1][4] = {}, dk[1][4] = {};
-      AddProduct(
+      AddProduct<T, Strip>(
           Padded(a.V), [&](int t, int v) { return w.dout(t, v); },
           [&](int v, int k) { return S(k0 + k, v); }, dq);
-      AddProduct(
+      AddProduct<T, Strip>(
           Padded(a.V), [&](int t, int v) { return c.v(t, v); },
           [&](int v, int k) { return dS(k0 + k, v); }, dk);
-      ForOwned(dq, [&](int t, int k, float x) { w.dq(t, k0 + k) = x; });
-      ForOwned(dk, [&](int t, int k, float x) { w.dk(t, k0 + k) = x; });
+      ForOwned<Strip>(dq, [&](int t, int k, float x) { w.dq(t, k0 + k) = x; });
+      ForOwned<Strip>(dk, [&](int t, int k, float x) { w.dk(t, k0 + k) = x; });
     }
     // dv = A^T do + (k o until) dS.
     for (int v0 = 0; g.dv != nullptr && v0 < a.V; v0 += 64) {
       float dv[1][4] = {};
-      AddProduct(
+      AddProduct<T, Strip>(
           Padded(a.K), [&](int t, int k) { return c.k(t, k) * c.until(t, k); },
           [&](int k, int v) { return dS(k, v0 + v); }, dv);
-      AddProduct(
-          kC, [&](int t, int s) { return s >= last ? w.A(s, t) : 0; },
+      AddProduct<T, Strip>(
+          kC, [&](int t, int s) { return s >= t ? w.A(s, t) : 0; },
           [&](int s, int v) { return w.dout(s, v0 + v); }, dv);
-      ForOwned(dv, [&](int t, int v, float x) {
+      ForOwned<Strip>(dv, [&](int t, int v, float x) {
         if (t < count && v0 + v < a.V)
           PutGrad(g.dv + (row + t) * g.dv_stride + h * a.V + v0 + v, x, g.dv_mode);
       });
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(kScanThreads)
       ChannelGrads(g, c, w, k, Whole(c, k) * passing, row, h, count);
     }
     __syncthreads();  // dS has been read
-    Advance(
+    Advance<T>(
         c, a.K, a.V, [&](int t, int i) { return c.q(t, i) * c.since(t, i); }, w.dout, dS);
   }
 }

@@ -29,21 +29,21 @@ __global__ void __launch_bounds__(kScanThreads) SsdChunkOut(SsdScanArgs<T> a, St
   FillDecays(steps, M);
   __syncthreads();
   float pairs[4][4] = {};
-  AddProduct(
+  AddProduct<T, Square>(
       Padded(a.N), [&](int t, int n) { return C(t, n); }, [&](int n, int s) { return B(s, n); },
       pairs);
-  ForOwned(pairs, [&](int t, int s, float v) { M(t, s) *= v * steps.dt[s]; });
+  ForOwned<Square>(pairs, [&](int t, int s, float v) { M(t, s) *= v * steps.dt[s]; });
   __syncthreads();
   const float D = a.D == nullptr ? 0 : a.D[h];
   for (int p0 = 0; p0 < a.P; p0 += 64) {
     float y[4][4] = {};
-    AddProduct(
+    AddProduct<T, Square>(
         Padded(a.N), [&](int t, int n) { return C(t, n); },
         [&](int n, int p) { return S(n, p0 + p); }, y);
-    ForOwned(y, [&](int t, int, float& v) { v *= steps.since[t]; });
-    AddProduct(
+    ForOwned<Square>(y, [&](int t, int, float& v) { v *= steps.since[t]; });
+    AddProduct<T, Square>(
         kQ, [&](int t, int s) { return M(t, s); }, [&](int s, int p) { return x(s, p0 + p); }, y);
-    ForOwned(y, [&](int t, int p, float v) {
+    ForOwned<Square>(y, [&](int t, int p, float v) {
       if (t < count && p0 + p < a.P)
         a.y[(row + t) * a.y_stride + h * a.P + p0 + p] = FromFloat<T>(v + D * x(t, p0 + p));
     });

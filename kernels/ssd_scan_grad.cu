@@ -7,13 +7,22 @@ namespace tessera::TESSERA_DEVICE {
 namespace {
 
 // Sums over the chunk's rows that the step sizes' gradients are made of.
+// A row's columns are in two halves, by warps that meet here.
 struct RowSums {
-  float dt[kQ];          // <x, dU>
-  float decay[kQ];       // from the pairs within the chunk
-  float to_end[kQ];      // from the pairs that leave it
-  float from_start[kQ];  // from the pairs that enter it
-  float skip[kQ];        // <x, dy>
+  float dt[2][kQ];          // <x, dU>
+  float to_end[2][kQ];      // from the pairs that leave the chunk
+  float from_start[2][kQ];  // from the pairs that enter it
+  float skip[2][kQ];        // <x, dy>
+  float decay[kQ];          // from the pairs within it
 };
+// Adds up a thread's two rows over the four lanes that have them.
+__device__ __forceinline__ void PutRowSum(float (&sums)[2][kQ], const float (&part)[2]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float all = RowSum(part[r]);
+    if (threadIdx.x % 4 == 0) sums[Square::Half()][Square::Row(2 * r)] = all;
+  }
+}
 
 // Block (c, g, b): the gradients of chunk c of group g, head after head, since the heads share B
 // and C, whose gradients stay in registers. kN: state columns of a thread.
@@ -40,12 +49,12 @@ __global__ void __launch_bounds__(kScanThreads)
   __syncthreads();
   {
     float v[4][4] = {};
-    AddProduct(
+    AddProduct<T, Square>(
         Padded(a.N), [&](int t, int n) { return C(t, n); }, [&](int n, int s) { return B(s, n); },
         v);
-    ForOwned(v, [&](int t, int s, float& p) { CB(t, s) = p; });
+    ForOwned<Square>(v, [&](int t, int s, float& p) { CB(t, s) = p; });
   }
-  float dCB[4][4] = {}, dB[4][kN] = {}, dC[4][kN] = {};
+  float dCB[4][4] = {}, dB[kN][4] = {}, dC[kN][4] = {};
   for (int64_t h = group * (a.H / a.G); h < (group + 1) * (a.H / a.G); ++h) {
     ReadSteps(a, b, h, t0, steps);  // with the barrier before anything is overwritten
     FillTile<kQ>(x, count, a.P,
@@ -57,17 +66,17 @@ __global__ void __launch_bounds__(kScanThreads)
     __syncthreads();
     // M, the gradient of C B^T, and what each pair owes to the decays between its two.
     float dM[4][4] = {};
-    AddProduct(
+    AddProduct<T, Square>(
         Padded(a.P), [&](int t, int p) { return dy(t, p); }, [&](int p, int s) { return x(s, p); },
         dM);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int n = 0; n < 4; ++n)
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int t = OwnRow(i), s = OwnColumn(j);
-        const float L = pairs(t, s), m = CB(t, s) * L, d = s <= t ? dM[i][j] * steps.dt[s] : 0;
+      for (int e = 0; e < 4; ++e) {
+        const int t = Square::Row(e), s = Square::Column(n, e);
+        const float L = pairs(t, s), m = CB(t, s) * L, d = s <= t ? dM[n][e] * steps.dt[s] : 0;
         M(t, s) = m;
-        dCB[i][j] += d * L;
+        dCB[n][e] += d * L;
         pairs(t, s) = s < t ? d * m : 0;
       }
     __syncthreads();
@@ -88,96 +97,90 @@ __global__ void __launch_bounds__(kScanThreads)
     FillState(S, a.N, a.P, StateAt(dstates, b, c, h, a.H, size));
     __syncthreads();
     // dU = M^T dy + until o (B dS), and dB += until o (U dS^T).
-    float to_dt[4] = {}, to_end[4] = {}, skip[4] = {};
+    float to_dt[2] = {}, to_end[2] = {}, skip[2] = {};  // of this thread's rows
     const float D = a.D == nullptr ? 0 : a.D[h];
     for (int p0 = 0; p0 < a.P; p0 += 64) {
       float v[4][4] = {};
-      AddProduct(
+      AddProduct<T, Square>(
           Padded(a.N), [&](int t, int n) { return B(t, n); },
           [&](int n, int p) { return S(n, p0 + p); }, v);
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
+      for (int n = 0; n < 4; ++n)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const int t = OwnRow(i);
-          v[i][j] *= steps.until[t];
-          to_end[i] += v[i][j] * steps.dt[t] * x(t, p0 + OwnColumn(j));
+        for (int e = 0; e < 4; ++e) {
+          const int t = Square::Row(e);
+          v[n][e] *= steps.until[t];
+          to_end[e / 2] += v[n][e] * steps.dt[t] * x(t, p0 + Square::Column(n, e));
         }
-      AddProduct(
+      AddProduct<T, Square>(
           kQ, [&](int t, int s) { return M(s, t); }, [&](int s, int p) { return dy(s, p0 + p); },
           v);
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
+      for (int n = 0; n < 4; ++n)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const int t = OwnRow(i), p = p0 + OwnColumn(j);
-          to_dt[i] += v[i][j] * x(t, p);
-          skip[i] += dy(t, p) * x(t, p);
+        for (int e = 0; e < 4; ++e) {
+          const int t = Square::Row(e), p = p0 + Square::Column(n, e);
+          to_dt[e / 2] += v[n][e] * x(t, p);
+          skip[e / 2] += dy(t, p) * x(t, p);
           if (g.dx != nullptr && t < count && p < a.P)
             PutGrad(g.dx + (row + t) * g.dx_stride + h * a.P + p,
-                    v[i][j] * steps.dt[t] + D * dy(t, p), g.dx_mode);
+                    v[n][e] * steps.dt[t] + D * dy(t, p), g.dx_mode);
         }
     }
-    float v[4][kN] = {};
-    AddProduct(
+    float v[kN][4] = {};
+    AddProduct<T, Square>(
         Padded(a.P), [&](int t, int p) { return x(t, p); }, [&](int p, int n) { return S(n, p); },
         v);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int n = 0; n < kN; ++n)
 #pragma unroll
-      for (int j = 0; j < kN; ++j) {
-        const int t = OwnRow(i);
-        dB[i][j] += steps.until[t] * steps.dt[t] * v[i][j];
-        v[i][j] = 0;
+      for (int e = 0; e < 4; ++e) {
+        const int t = Square::Row(e);
+        dB[n][e] += steps.until[t] * steps.dt[t] * v[n][e];
+        v[n][e] = 0;
       }
     // dC += since o (dy S^T), and what the state that passes the chunk by owes to its decays.
     const float* start = c > 0 ? a.chunk_states + ((b * (a.chunks() - 1) + c - 1) * a.H + h) * size
                          : a.state != nullptr ? a.state + (b * a.H + h) * size
                                               : nullptr;
-    float over = 0, from_start[4] = {};
+    float over = 0, from_start[2] = {};
     if (start != nullptr) {  // the whole block
       for (int64_t i = thread; i < size; i += kScanThreads) over += start[i] * S(i / a.P, i % a.P);
       __syncthreads();
       FillState(S, a.N, a.P, start);
       __syncthreads();
-      AddProduct(
+      AddProduct<T, Square>(
           Padded(a.P), [&](int t, int p) { return dy(t, p); },
           [&](int p, int n) { return S(n, p); }, v);
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
+      for (int n = 0; n < kN; ++n)
 #pragma unroll
-        for (int j = 0; j < kN; ++j) {
-          const int t = OwnRow(i);
-          v[i][j] *= steps.since[t];
-          dC[i][j] += v[i][j];
-          from_start[i] += v[i][j] * C(t, OwnColumn(j));
+        for (int e = 0; e < 4; ++e) {
+          const int t = Square::Row(e);
+          v[n][e] *= steps.since[t];
+          dC[n][e] += v[n][e];
+          from_start[e / 2] += v[n][e] * C(t, Square::Column(n, e));
         }
     }
     over = BlockSum<kScanThreads>(over) * steps.whole;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float of_dt = OwnRowSum(to_dt[i]), end = OwnRowSum(to_end[i]);
-      const float begin = OwnRowSum(from_start[i]), of_skip = OwnRowSum(skip[i]);
-      if (threadIdx.x % 16 != 0) continue;
-      const int t = OwnRow(i);
-      sums.dt[t] = of_dt;
-      sums.to_end[t] = end;
-      sums.from_start[t] = begin;
-      sums.skip[t] = of_skip;
-    }
+    PutRowSum(sums.dt, to_dt);
+    PutRowSum(sums.to_end, to_end);
+    PutRowSum(sums.from_start, from_start);
+    PutRowSum(sums.skip, skip);
     __syncthreads();
     if (thread != 0) continue;
     // One thread adds up along the chunk: pairs that enter, leave and pass by.
     double entering = 0, leaving = over, A_log = 0, dt_bias = 0, of_D = 0;
-    for (int t = kQ - 1; t >= 0; --t) sums.decay[t] += entering += sums.from_start[t];
+    for (int t = kQ - 1; t >= 0; --t)
+      sums.decay[t] += entering += sums.from_start[0][t] + sums.from_start[1][t];
     const float rate = expf(a.A_log[h]);
     for (int t = 0; t < count; ++t) {
       const double da = sums.decay[t] + leaving;
-      leaving += sums.to_end[t];
-      const double raw = (sums.dt[t] - rate * da) * steps.slope[t];
+      leaving += sums.to_end[0][t] + sums.to_end[1][t];
+      const double raw = (sums.dt[0][t] + sums.dt[1][t] - rate * da) * steps.slope[t];
       A_log -= rate * steps.dt[t] * da;
       dt_bias += raw;
-      of_D += sums.skip[t];
+      of_D += sums.skip[0][t] + sums.skip[1][t];
       if (g.ddt != nullptr)
         PutGrad(g.ddt + (row + t) * g.ddt_stride + h, static_cast<float>(raw), g.ddt_mode);
     }
@@ -188,17 +191,17 @@ __global__ void __launch_bounds__(kScanThreads)
   }
   // The triangle of C B^T, summed over heads, reaches B and C.
   __syncthreads();
-  ForOwned(dCB, [&](int t, int s, float v) { M(t, s) = v; });
+  ForOwned<Square>(dCB, [&](int t, int s, float v) { M(t, s) = v; });
   __syncthreads();
-  AddProduct(
+  AddProduct<T, Square>(
       kQ, [&](int t, int s) { return M(t, s); }, [&](int s, int n) { return B(s, n); }, dC);
-  AddProduct(
+  AddProduct<T, Square>(
       kQ, [&](int t, int s) { return M(s, t); }, [&](int s, int n) { return C(s, n); }, dB);
-  ForOwned(dB, [&](int t, int n, float v) {
+  ForOwned<Square>(dB, [&](int t, int n, float v) {
     if (g.db != nullptr && t < count && n < a.N)
       PutGrad(g.db + (row + t) * g.db_stride + group * a.N + n, v, g.db_mode);
   });
-  ForOwned(dC, [&](int t, int n, float v) {
+  ForOwned<Square>(dC, [&](int t, int n, float v) {
     if (g.dc != nullptr && t < count && n < a.N)
       PutGrad(g.dc + (row + t) * g.dc_stride + group * a.N + n, v, g.dc_mode);
   });

@@ -3,50 +3,80 @@
 
 #include "kernels/cuda/reduce.h"
 
-// Products of fp32 tiles in shared memory by a block of 256 threads, for the scans: thread (y, x) =
-// (thread / 16, thread % 16) has rows y + 16 i and columns x + 16 j of the result, for i < kI and
-// j < kJ, in registers. Tiles are padded with zeros to whole squares of 64, so nothing is checked.
+// Products of tiles in shared memory by a block of 256 threads, for the scans: bf16 on tensor
+// cores, fp32 by multiply-adds. The tiles hold fp32 and are padded with zeros to whole squares of
+// 64, so nothing is checked; factors are functions of them, so that decays are multiplied on as
+// they are read, and rounded after.
+//
+// A result is sum[n][e] in registers: element e of piece n stands in row L::Row(e) and column
+// L::Column(n, e), for one of two layouts L.
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
 constexpr int kScanThreads = 256;
 
-__device__ __forceinline__ int OwnRow(int i) { return static_cast<int>(threadIdx.x) / 16 + 16 * i; }
-__device__ __forceinline__ int OwnColumn(int j) {
-  return static_cast<int>(threadIdx.x) % 16 + 16 * j;
-}
+// 64 rows and 16 kN columns: eight warps, four times 16 rows, twice 32 of every 64 columns.
+struct Square {
+  static __device__ __forceinline__ int Half() { return static_cast<int>(threadIdx.x) / 128; }
+  static __device__ __forceinline__ int Row(int e) {
+    return threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + e / 2 * 8;
+  }
+  static __device__ __forceinline__ int Piece(int n) {
+    return n / 4 * 64 + Half() * 32 + n % 4 * 8;
+  }
+  static __device__ __forceinline__ int Column(int n, int e) {
+    return Piece(n) + threadIdx.x % 4 * 2 + e % 2;
+  }
+};
+// 16 rows and 64 kN columns: a warp has eight of every 64.
+struct Strip {
+  static __device__ __forceinline__ int Row(int e) { return threadIdx.x % 32 / 4 + e / 2 * 8; }
+  static __device__ __forceinline__ int Piece(int n) { return n * 64 + threadIdx.x / 32 * 8; }
+  static __device__ __forceinline__ int Column(int n, int e) {
+    return Piece(n) + threadIdx.x % 4 * 2 + e % 2;
+  }
+};
 
-// sum[i][j] += sum over k < depth of a(row, k) b(k, column).
-template <int kI, int kJ, class A, class B>
-__device__ __forceinline__ void AddProduct(int depth, A a, B b, float (&sum)[kI][kJ]) {
-  for (int k = 0; k < depth; ++k) {
-    float x[kI], y[kJ];
+// sum += the product over k < depth, a multiple of 16, of a(row, k) and b(k, column).
+template <class T, class L, int kN, class A, class B>
+__device__ __forceinline__ void AddProduct(int depth, A a, B b, float (&sum)[kN][4]) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4 * 2;
+  if constexpr (sizeof(T) == 2) {
+    for (int k = t; k < depth; k += 16) {
+      const int low = L::Row(0), high = L::Row(2);
+      const uint32_t fa[4] = {
+          PackBf16(a(low, k), a(low, k + 1)), PackBf16(a(high, k), a(high, k + 1)),
+          PackBf16(a(low, k + 8), a(low, k + 9)), PackBf16(a(high, k + 8), a(high, k + 9))};
 #pragma unroll
-    for (int i = 0; i < kI; ++i) x[i] = a(OwnRow(i), k);
+      for (int n = 0; n < kN; ++n) {
+        const int column = L::Piece(n) + g;
+        mma_bf16(sum[n], fa, PackBf16(b(k, column), b(k + 1, column)),
+                 PackBf16(b(k + 8, column), b(k + 9, column)));
+      }
+    }
+  } else {
+    for (int k = 0; k < depth; ++k) {
+      const float low = a(L::Row(0), k), high = a(L::Row(2), k);
 #pragma unroll
-    for (int j = 0; j < kJ; ++j) y[j] = b(k, OwnColumn(j));
-#pragma unroll
-    for (int i = 0; i < kI; ++i)
-#pragma unroll
-      for (int j = 0; j < kJ; ++j) sum[i][j] += x[i] * y[j];
+      for (int n = 0; n < kN; ++n) {
+        const float left = b(k, L::Column(n, 0)), right = b(k, L::Column(n, 1));
+        sum[n][0] += low * left;
+        sum[n][1] += low * right;
+        sum[n][2] += high * left;
+        sum[n][3] += high * right;
+      }
+    }
   }
 }
 
 // each(row, column, element) of what this thread has.
-template <int kI, int kJ, class Each>
-__device__ __forceinline__ void ForOwned(float (&sum)[kI][kJ], Each each) {
+template <class L, int kN, class Each>
+__device__ __forceinline__ void ForOwned(float (&sum)[kN][4], Each each) {
 #pragma unroll
-  for (int i = 0; i < kI; ++i)
+  for (int n = 0; n < kN; ++n)
 #pragma unroll
-    for (int j = 0; j < kJ; ++j) each(OwnRow(i), OwnColumn(j), sum[i][j]);
-}
-
-// The sum over the 16 threads that share rows.
-__device__ __forceinline__ float OwnRowSum(float v) {
-#pragma unroll
-  for (int x = 8; x > 0; x /= 2) v += __shfl_xor_sync(kAllLanes, v, x);
-  return v;
+    for (int e = 0; e < 4; ++e) each(L::Row(e), L::Column(n, e), sum[n][e]);
 }
 
 // Tiles of floats, one after another in shared memory.

@@ -14,16 +14,6 @@
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
-// The sum or maximum of a row over the four lanes that have it.
-__device__ __forceinline__ float RowSum(float v) {
-  v += __shfl_xor_sync(kAllLanes, v, 1);
-  return v + __shfl_xor_sync(kAllLanes, v, 2);
-}
-__device__ __forceinline__ float RowMax(float v) {
-  v = fmaxf(v, __shfl_xor_sync(kAllLanes, v, 1));
-  return fmaxf(v, __shfl_xor_sync(kAllLanes, v, 2));
-}
-
 template <class T>
 struct Fragments;
 

@@ -78,7 +78,7 @@ __device__ __forceinline__ float Whole(const GlaChunk& c, int k) { return c.sinc
 // back through the chunk, decaying, for channels j, j + 16, ...; the sums of the 16 threads of t
 // meet in shuffles. Barrier before A is read.
 __device__ __forceinline__ void PairScores(const GlaChunk& c, int64_t K, const Tile& A) {
-  const int t = OwnRow(0), lane = OwnColumn(0);
+  const int t = threadIdx.x / 16, lane = threadIdx.x % 16;
   float sum[kC] = {};
   for (int k = lane; k < K; k += 16) {
     float x = c.q(t, k);
@@ -91,29 +91,33 @@ __device__ __forceinline__ void PairScores(const GlaChunk& c, int64_t K, const T
   }
 #pragma unroll
   for (int s = 0; s < kC; ++s) {
-    const float all = OwnRowSum(sum[s]);
+    float all = sum[s];
+#pragma unroll
+    for (int x = 8; x > 0; x /= 2) all += __shfl_xor_sync(kAllLanes, all, x);
     if (lane == s) A(t, s) = all;
   }
 }
 
 // S = whole o S + x^T y over the chunk's tokens, for x(t, k) and a tile y [16, V]. A thread keeps
 // to its own elements of S, so no barrier is needed between two of these.
-template <class X>
+template <class T, class X>
 __device__ __forceinline__ void Advance(const GlaChunk& c, int64_t K, int64_t V, X x, const Tile& y,
                                         const Tile& S) {
   for (int k0 = 0; k0 < K; k0 += 64)
     for (int v0 = 0; v0 < V; v0 += 64) {
       float sum[4][4];
-      ForOwned(sum, [&](int k, int v, float& s) { s = Whole(c, k0 + k) * S(k0 + k, v0 + v); });
-      AddProduct(
+      ForOwned<Square>(sum,
+                       [&](int k, int v, float& s) { s = Whole(c, k0 + k) * S(k0 + k, v0 + v); });
+      AddProduct<T, Square>(
           kC, [&](int k, int t) { return x(t, k0 + k); },
           [&](int t, int v) { return y(t, v0 + v); }, sum);
-      ForOwned(sum, [&](int k, int v, float s) { S(k0 + k, v0 + v) = s; });
+      ForOwned<Square>(sum, [&](int k, int v, float s) { S(k0 + k, v0 + v) = s; });
     }
 }
+template <class T>
 __device__ __forceinline__ void AdvanceState(const GlaChunk& c, int64_t K, int64_t V,
                                              const Tile& S) {
-  Advance(
+  Advance<T>(
       c, K, V, [&](int t, int k) { return c.k(t, k) * c.until(t, k); }, c.v, S);
 }
 
@@ -142,7 +146,7 @@ __global__ void __launch_bounds__(kScanThreads)
     FillChunk(a, b, h, t0, c);
     if (static_cast<int64_t>(threadIdx.x) < a.K) product *= Whole(c, static_cast<int>(threadIdx.x));
     if (kPass == Pass::kForward) {
-      AdvanceState(c, a.K, a.V, S);
+      AdvanceState<T>(c, a.K, a.V, S);
       continue;
     }
     const int64_t count = dout == nullptr ? 0 : a.T - t0;
@@ -150,7 +154,7 @@ __global__ void __launch_bounds__(kScanThreads)
       return ToFloat(dout[(b * a.T + t0 + t) * dout_stride + h * a.V + i]);
     });
     __syncthreads();
-    Advance(
+    Advance<T>(
         c, a.K, a.V, [&](int t, int k) { return c.q(t, k) * c.since(t, k); }, dy, S);
   }
   __syncthreads();

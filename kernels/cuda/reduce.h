@@ -22,6 +22,16 @@ __device__ __forceinline__ float WarpMax(float v) {
   return v;
 }
 
+// Over the four lanes that have a row of a tensor-core product.
+__device__ __forceinline__ float RowSum(float v) {
+  v += __shfl_xor_sync(kAllLanes, v, 1);
+  return v + __shfl_xor_sync(kAllLanes, v, 2);
+}
+__device__ __forceinline__ float RowMax(float v) {
+  v = fmaxf(v, __shfl_xor_sync(kAllLanes, v, 1));
+  return fmaxf(v, __shfl_xor_sync(kAllLanes, v, 2));
+}
+
 // combine(warp results) over a block of kThreads, in all threads. Two barriers: `parts` is read by
 // all before the next reduction may write it.
 template <int kThreads, class T, class InWarp>

@@ -106,10 +106,10 @@ __global__ void __launch_bounds__(kScanThreads)
   for (int n0 = 0; n0 < a.N; n0 += 64)
     for (int p0 = 0; p0 < a.P; p0 += 64) {
       float sum[4][4] = {};
-      AddProduct(
+      AddProduct<T, Square>(
           kQ, [&](int n, int t) { return keys(t, n0 + n); },
           [&](int t, int p) { return values(t, p0 + p); }, sum);
-      ForOwned(sum, [&](int n, int p, float v) {
+      ForOwned<Square>(sum, [&](int n, int p, float v) {
         if (n0 + n < a.N && p0 + p < a.P) out[(n0 + n) * a.P + p0 + p] = v;
       });
     }
