@@ -236,6 +236,7 @@ void AddBench(CLI::App* app, int* code) {
   c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
   c->add_option("--precision", o->precision, "fp32 or bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}));
+  AddIsa(c);
   c->add_option("--json", o->json, "also write the rows to this file");
   c->add_option("--svg", o->svg, "also draw them into this file");
   c->footer(

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "kernels/cpu/isa.h"
 
 // A file a subcommand: each adds itself to the program and leaves its exit code in `*code`:
 // 0 done, 1 failed, 2 a mistake in the command line or the config.
@@ -38,6 +39,19 @@ inline CLI::Validator WholeNumber(int64_t least, int64_t most = INT64_MAX) {
                ", got '" + text + "'";
       },
       "", "");
+}
+
+// --isa, of every command that computes.
+inline void AddIsa(CLI::App* command) {
+  command
+      ->add_option_function<std::string>(
+          "--isa",
+          [](const std::string& isa) {
+            if (isa != "auto" && !SetIsa(isa == "avx512" ? Isa::kAvx512 : Isa::kAvx2))
+              throw CLI::ValidationError("--isa", isa + " is not supported by this processor");
+          },
+          "auto, avx2 or avx512")
+      ->check(CLI::IsMember({"auto", "avx2", "avx512"}));
 }
 
 // Says what went wrong and gives the code back.

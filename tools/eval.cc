@@ -72,6 +72,7 @@ void AddEval(CLI::App* app, int* code) {
   c->add_option("--batch", o->batch, "windows at a time; default the run's train.batch")
       ->check(WholeNumber(1));
   c->add_option("--tokens", o->tokens, "at most so many, from the start")->check(WholeNumber(1));
+  AddIsa(c);
   c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
   c->add_flag("--json", o->json, "for scripts");
   c->footer("Example:\n  tessera eval --run runs/quickstart --data README.md");

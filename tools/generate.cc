@@ -56,6 +56,7 @@ void AddGenerate(CLI::App* app, int* code) {
   CLI::App* c = app->add_subcommand("generate", "continue a prompt with a trained run");
   c->add_option("--run", o->run, "run directory")->required();
   c->add_option("--prompt", o->prompt, "text to continue")->required();
+  AddIsa(c);
   c->add_option("--tokens", o->tokens, "new tokens")->check(WholeNumber(1));
   c->add_option("--temperature", o->sampling.temperature, "0 takes the most likely token");
   c->add_option("--top-k", o->sampling.top_k, "keep the k most likely; 0 keeps all");

@@ -19,7 +19,7 @@ void OnSignal(int) {
 }
 
 struct Options {
-  std::string config, run, isa = "auto", device = "auto";
+  std::string config, run, device = "auto";
   std::vector<std::string> overrides;
   bool resume = false, quiet = false;
   int64_t threads = -1, seed = -1;
@@ -62,9 +62,6 @@ int Train(const Options& o) {
     return Fail(absl::InvalidArgumentError("no run on a GPU yet: the CUDA kernels are compiled and "
                                            "tested on the host only; use --device cpu or auto"),
                 2);
-  if (o.isa != "auto" && !SetIsa(o.isa == "avx512" ? Isa::kAvx512 : Isa::kAvx2))
-    return Fail(absl::InvalidArgumentError("--isa " + o.isa + ": not supported by this processor"),
-                2);
   absl::StatusOr<RunConfig> config = ReadRunConfig(o.config, o.overrides);
   if (!config.ok()) return Fail(config.status(), 2);
   if (o.threads >= 0) config->train.threads = o.threads;
@@ -95,8 +92,7 @@ void AddTrain(CLI::App* app, int* code) {
   c->add_option("--seed", o->seed, "of weights and data order")->check(WholeNumber(0));
   c->add_option("--device", o->device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  c->add_option("--isa", o->isa, "auto, avx2 or avx512")
-      ->check(CLI::IsMember({"auto", "avx2", "avx512"}));
+  AddIsa(c);
   c->add_flag("--quiet", o->quiet, "no progress");
   c->footer(
       "Examples:\n  tessera train configs/quickstart.yaml train.lr=1e-3 --run runs/mine\n"

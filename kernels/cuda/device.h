@@ -9,8 +9,7 @@
 //
 //   TESSERA_SHARED(float[32], sums);        // a shared variable, 16-byte aligned
 //   TESSERA_DYNAMIC_SHARED(bf16, tile);     // bf16* tile: Launch's shared_bytes, 128-byte aligned
-//   TESSERA_UNROLL for (...)                // #pragma unroll
-//   float ToFloat(bf16);  bf16 ToBf16(float);   // the members of core/dtype.h are the host's alone
+//   float ToFloat(bf16);  bf16 ToBf16(float);   // by the GPU's own instruction
 //   float ToFloat(float);  T FromFloat<T>(float);   // for code generic over the two
 //   uint32_t PackBf16(float low, float high);   // two in a register, as fragments hold them
 //   uint32_t ToTf32(float);                     // rounded to nearest, ties away from zero

@@ -13,7 +13,6 @@
 
 // The GPU's half of kernels/cuda/device.h, where it is described.
 
-#define TESSERA_UNROLL _Pragma("unroll")
 #define TESSERA_SHARED(type, name) __shared__ __align__(16) std::type_identity_t<type> name
 #define TESSERA_DYNAMIC_SHARED(type, name)                                 \
   extern __shared__ __align__(128) unsigned char tessera_dynamic_shared[]; \

@@ -12,11 +12,11 @@ namespace {
 enum class Pass { kForward, kBackward };
 
 // Where the pass over states finds them: of chunk c of batch row b and head h, at
-// base + ((b * per_row + c) * H + h) * N * P, but for the last chunk, which may stand elsewhere.
+// base + ((b * per_row + c) * H + h) * size, but for the last chunk, which may stand elsewhere.
 struct StateArray {
   float* base;
   int64_t per_row;
-  float* last;  // [B,H,N,P], of chunk `per_row`; null: nobody wants it
+  float* last;  // [B,H,size], of chunk `per_row`; null: nobody wants it
 };
 __device__ __forceinline__ float* StateAt(const StateArray& s, int64_t b, int64_t c, int64_t h,
                                           int64_t H, int64_t size) {

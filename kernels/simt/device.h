@@ -27,7 +27,6 @@
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
 
-#define TESSERA_UNROLL
 #define TESSERA_SHARED(type, name)                                              \
   static char tessera_key_of_##name;                                            \
   std::type_identity_t<type>& name = *static_cast<std::type_identity_t<type>*>( \
