@@ -89,6 +89,7 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
       const double flops = static_cast<double>(s.forward.flops + s.backward.flops) / tokens;
       const double bytes = static_cast<double>(s.forward.bytes + s.backward.bytes) / tokens;
       if (training) {
+        if (path == l->path) l->activation_bytes = s.kept_bytes;  // of its parts, too
         l->training_flops += flops;
         cost.training_flops += flops;
         cost.training_bytes += bytes;

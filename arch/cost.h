@@ -19,6 +19,8 @@ struct LayerCost {
   int64_t active_parameters = 0;  // used by any one token
   double forward_flops = 0;       // per token, at the given sequence length
   double training_flops = 0;      // per token, forward and backward, without recomputation
+  // What its forward pass over [batch, seq] leaves in memory for the backward pass.
+  int64_t activation_bytes = 0;
   StateSize state;
 };
 

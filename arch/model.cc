@@ -118,7 +118,11 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
     }
     state->tokens += T;
   }
-  Var x = Embedding(ctx, tokens, embedding_);
+  Var x;
+  {
+    Context::Scope scope(ctx, "model");
+    x = Embedding(ctx, tokens, embedding_);
+  }
   std::map<std::string, Var> named;
   for (const Layer& layer : layers_) {
     const LayerConfig& c = *layer.config;
@@ -136,6 +140,7 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
   }
   ctx.edge.clear();
   ctx.edges.clear();
+  Context::Scope scope(ctx, "model");
   return Normalise(ctx, x, last_gain_, last_bias_);
 }
 

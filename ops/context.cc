@@ -199,12 +199,14 @@ Var Context::Recompute(const Var& x, const std::function<Var(Context&, const Var
 }
 
 Context::Scope::Scope(Context& ctx, const std::string& name)
-    : ctx_(ctx), path_(ctx.path_), cost_(ctx.cost_) {
+    : ctx_(ctx), path_(ctx.path_), cost_(ctx.cost_), live_bytes_(ctx.arena_->live_bytes()) {
   ctx.path_ = path_.empty() ? name : path_ + "." + name;
   ctx.cost_ = ctx.counter == nullptr ? nullptr : ctx.counter->At(ctx.path_);
 }
 
 Context::Scope::~Scope() {
+  if (ctx_.cost_ != nullptr && ctx_.recording_ && ctx_.phase_ == Phase::kForward)
+    ctx_.cost_->kept_bytes += ctx_.arena_->live_bytes() - live_bytes_;
   ctx_.path_ = path_;
   ctx_.cost_ = cost_;
 }

@@ -80,6 +80,9 @@ enum class Phase : uint8_t { kForward, kBackward, kRecompute };
 struct ScopeCost {
   Cost forward, backward, recompute;
   std::map<std::string, Cost> forward_by_op;
+  // What recorded forward passes through this place left in the arena for the backward pass, the
+  // parts of the place included.
+  int64_t kept_bytes = 0;
 };
 
 // What a run did, by layer path. A pure function of shapes: the meta device and a real step fill it
@@ -188,6 +191,7 @@ class Context {
     Context& ctx_;
     std::string path_;
     ScopeCost* cost_;
+    int64_t live_bytes_;
   };
   const std::string& path() const { return path_; }
   void Metric(const std::string& name, const Tensor& value);

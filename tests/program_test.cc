@@ -240,9 +240,22 @@ TEST_F(Program, DescribeCountsWhatItDraws) {
   for (const char* key : {"parameters", "active_parameters", "flops_per_token", "state_bytes",
                           "kv_bytes_per_token", "activation_bytes", "layers"})
     EXPECT_TRUE(cost.contains(key)) << key;
-  int64_t parameters = 0;
-  for (const auto& layer : cost["layers"]) parameters += layer["parameters"].get<int64_t>();
+  int64_t parameters = 0, kept = 0;
+  for (const auto& layer : cost["layers"]) {
+    for (const char* key : {"path", "active_parameters", "flops_per_token", "state_bytes",
+                            "kv_bytes_per_token", "activation_bytes"})
+      EXPECT_TRUE(layer.contains(key)) << key;
+    parameters += layer["parameters"].get<int64_t>();
+    kept += layer["activation_bytes"].get<int64_t>();
+  }
   EXPECT_EQ(cost["parameters"], parameters);
+  // What the layers keep is most of the peak. A layer that runs again keeps its input alone.
+  EXPECT_GT(kept, cost["activation_bytes"].get<int64_t>() / 2);
+  EXPECT_LE(kept, cost["activation_bytes"].get<int64_t>());
+  const auto again = nlohmann::json::parse(
+      Tessera("describe --json " + At("c.yaml") + " 'model.layers[0].recompute=true'").output);
+  EXPECT_EQ(again["layers"][1]["activation_bytes"],
+            cost["batch"].get<int64_t>() * cost["seq"].get<int64_t>() * 32 * 4);
   EXPECT_LT(cost["active_parameters"], cost["parameters"]);
   const std::string drawn = Tessera("describe " + At("c.yaml")).output;
   EXPECT_NE(drawn.find("├─ moe            x + f(norm x)          experts: 2, top_k: 1, d_ff: 16\n"),

@@ -19,7 +19,8 @@ nlohmann::json CostJson(const ModelCost& c) {
          {"active_parameters", l.active_parameters},
          {"flops_per_token", {{"forward", l.forward_flops}, {"training", l.training_flops}}},
          {"state_bytes", l.state.fixed_bytes},
-         {"kv_bytes_per_token", l.state.bytes_per_token}});
+         {"kv_bytes_per_token", l.state.bytes_per_token},
+         {"activation_bytes", l.activation_bytes}});
   return {{"parameters", c.parameters},
           {"active_parameters", c.active_parameters},
           {"flops_per_token",
@@ -39,17 +40,19 @@ void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c)
               static_cast<long>(config.model.d_model), config.model.vocab.c_str(),
               Name(config.train.precision), Name(ActiveIsa()));
   std::printf("%s\n", DrawGraph(config.model, vocab_size).c_str());
-  std::printf("  %-28s %12s %12s %14s %14s %12s %10s\n", "layer", "parameters", "active",
-              "forward F/tok", "training F/tok", "state B", "KV B/tok");
+  std::printf("  %-28s %12s %12s %14s %14s %12s %10s %14s\n", "layer", "parameters", "active",
+              "forward F/tok", "training F/tok", "state B", "KV B/tok", "activations B");
   for (const LayerCost& l : c.layers)
-    std::printf("  %-28s %12ld %12ld %14.0f %14.0f %12ld %10ld\n", l.path.c_str(), l.parameters,
-                l.active_parameters, l.forward_flops, l.training_flops, l.state.fixed_bytes,
-                l.state.bytes_per_token);
-  std::printf("  %-28s %12ld %12ld %14.0f %14.0f %12ld %10ld\n", "total", c.parameters,
+    std::printf("  %-28s %12ld %12ld %14.0f %14.0f %12ld %10ld %14ld\n", l.path.c_str(),
+                l.parameters, l.active_parameters, l.forward_flops, l.training_flops,
+                l.state.fixed_bytes, l.state.bytes_per_token, l.activation_bytes);
+  std::printf("  %-28s %12ld %12ld %14.0f %14.0f %12ld %10ld %14ld\n", "total", c.parameters,
               c.active_parameters, c.forward_flops, c.training_flops, c.state_bytes,
-              c.kv_bytes_per_token);
-  std::printf("\nActivations of a training pass over %ld x %ld tokens: %.1f MiB at the peak.\n",
-              c.batch, c.seq, static_cast<double>(c.activation_bytes) * 0x1p-20);
+              c.kv_bytes_per_token, c.activation_bytes);
+  std::printf(
+      "\nActivations are of a training pass over %ld x %ld tokens: what each layer keeps for "
+      "the backward pass;\nin all %.1f MiB at the peak.\n",
+      c.batch, c.seq, static_cast<double>(c.activation_bytes) * 0x1p-20);
 }
 
 int Describe(const std::string& path, const std::vector<std::string>& overrides, bool json) {

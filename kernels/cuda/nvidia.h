@@ -50,11 +50,6 @@ __device__ __forceinline__ void cp_async16(void* to, const void* from, int valid
                "r"(valid_bytes)
                : "memory");
 }
-__device__ __forceinline__ void cp_async4(void* to, const void* from, int valid_bytes = 4) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(SharedAddress(to)), "l"(from),
-               "r"(valid_bytes)
-               : "memory");
-}
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }

@@ -209,9 +209,6 @@ inline void cp_async16(void* to, const void* from, int valid_bytes = 16,
                        Site at = Site::current()) {
   IssueCopy(to, from, valid_bytes, 16 - valid_bytes, at);
 }
-inline void cp_async4(void* to, const void* from, int valid_bytes = 4, Site at = Site::current()) {
-  IssueCopy(to, from, valid_bytes, 4 - valid_bytes, at);
-}
 inline void cp_async_commit() { CommitCopies(); }
 template <int kInFlight>
 void cp_async_wait() {
