@@ -18,14 +18,12 @@ LayerCost* LayerOf(std::vector<LayerCost>& layers, const std::string& path) {
 }  // namespace
 
 Tensor TrainPass(Context& ctx, const Model& model, const Tensor& tokens, const Tensor& targets,
-                 float scale) {
+                 const Tensor& scale) {
   ctx.training = true;
   ctx.loss_scale = scale;
   ctx.SetRecording(true);
   const Var loss = model.Loss(ctx, tokens, targets);
-  Tensor seed = ctx.New({1}, DType::kF32);
-  if (seed.raw() != nullptr) seed.data<float>()[0] = scale;
-  ctx.Backward(loss, seed);
+  ctx.Backward(loss, scale);
   ctx.SetRecording(false);
   return loss.value();
 }
@@ -79,7 +77,7 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
     ctx.position = ctx.New({batch, seq}, DType::kI32);
     if (training) {
       arena.ResetPeak();
-      TrainPass(ctx, model, in, targets, 1);
+      TrainPass(ctx, model, in, targets, ctx.New({1}, DType::kF32));
       cost.activation_bytes = arena.peak_bytes();
     } else {
       model.Loss(ctx, in, targets);
@@ -102,6 +100,21 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
     }
   }
   return cost;
+}
+
+std::string CudaLimits(const ModelConfig& config, int64_t vocab_size, DType compute) {
+  std::map<std::string, std::string> limits;
+  PassBytes(compute, [&](Context& ctx) {
+    ParameterSet parameters(ctx.arena(), false);
+    const Model model(config, vocab_size, &parameters);
+    ctx.cuda_limits = &limits;
+    const Tensor ids = ctx.New({1, 1}, DType::kI32);
+    ctx.position = ids;
+    model.Loss(ctx, ids, ids);
+  });
+  std::string lines;
+  for (const auto& [path, limit] : limits) lines += path + ": " + limit + "\n";
+  return lines;
 }
 
 int64_t PassBytes(DType compute, const std::function<void(Context&)>& pass) {

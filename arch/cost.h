@@ -38,10 +38,13 @@ struct ModelCost {
   std::vector<LayerCost> layers;
 };
 
-// One training pass: loss, then its gradient into the parameters, times `scale`. tokens, targets,
-// ctx.position: [B,T] int32. Returns the mean loss, an fp32 scalar.
+// One training pass: loss, then its gradient into the parameters, times `scale`, one fp32. tokens,
+// targets, ctx.position: [B,T] int32. Returns the mean loss, an fp32 scalar.
 Tensor TrainPass(Context& ctx, const Model& model, const Tensor& tokens, const Tensor& targets,
-                 float scale);
+                 const Tensor& scale);
+
+// Why the CUDA kernels cannot run the model: a line a layer, empty where they can.
+std::string CudaLimits(const ModelConfig& config, int64_t vocab_size, DType compute);
 
 ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t batch, int64_t seq,
                       DType compute);

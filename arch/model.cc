@@ -20,6 +20,13 @@ ModelState::ModelState(int64_t blocks, int64_t batch, int64_t capacity)
   for (State& s : states_) s.capacity = capacity;
 }
 
+std::vector<int32_t> ModelState::NextPositions(int64_t T) const {
+  std::vector<int32_t> next;
+  for (const int64_t start : position)
+    for (int64_t t = 0; t < T; ++t) next.push_back(static_cast<int32_t>(start + t));
+  return next;
+}
+
 int64_t ModelState::bytes() const {
   int64_t bytes = 0;
   for (const State& s : states_) bytes += s.bytes();
@@ -107,15 +114,9 @@ Var Model::ApplyLayer(Context& ctx, const Layer& layer, const Var& stream, const
 }
 
 Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
-  const int64_t B = tokens.dim(0), T = tokens.dim(1);
+  const int64_t T = tokens.dim(1);
   if (state != nullptr) {
-    ctx.position = ctx.New({B, T}, DType::kI32);
-    for (int64_t b = 0; b < B; ++b) {
-      int64_t& start = state->position[static_cast<size_t>(b)];
-      for (int64_t t = 0; t < T && ctx.position.raw() != nullptr; ++t)
-        ctx.position.data<int32_t>()[b * T + t] = static_cast<int32_t>(start + t);
-      start += T;
-    }
+    for (int64_t& start : state->position) start += T;
     state->tokens += T;
   }
   Var x;

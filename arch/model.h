@@ -25,6 +25,9 @@ class ModelState {
   State* At(int64_t block) { return &states_[static_cast<size_t>(block)]; }
   int64_t bytes() const;
 
+  // Where the next T tokens of each sequence are in its document: [B,T].
+  std::vector<int32_t> NextPositions(int64_t T) const;
+
   std::vector<int64_t> position;  // tokens since the start of the document, one a sequence
   int64_t tokens = 0;             // seen so far
 
@@ -39,7 +42,7 @@ class Model {
   Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parameters);
 
   // tokens [B,T] int32 in [0, vocab) -> the last norm's output [B,T,D]. ctx.position must be set,
-  // unless there is a state: then the positions follow from it, and it is advanced by T.
+  // With a state, the state's own, from NextPositions; the state is advanced by T.
   Var Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const;
 
   // Mean cross-entropy over the targets that are not -1, in nats, as an fp32 scalar; its gradient

@@ -1,6 +1,7 @@
 #include "arch/parameters.h"
 
 #include "core/parallel.h"
+#include "kernels/device/memory.h"
 
 namespace tessera {
 
@@ -34,13 +35,16 @@ int64_t ParameterSet::elements() const {
   return n;
 }
 
-void ParameterSet::Initialise(uint64_t seed) {
+void ParameterSet::Initialise(uint64_t seed, Device device) {
+  std::vector<float> value;
   for (const Parameter& p : all_) {
-    float* const value = p.var.data<float>();
+    value.resize(static_cast<size_t>(p.var.shape().elements()));
     const Rng rng(seed, p.name);
     ParallelRanges(p.var.shape().elements(), 16384, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) value[i] = static_cast<float>(p.init(rng, i));
+      for (int64_t i = begin; i < end; ++i)
+        value[static_cast<size_t>(i)] = static_cast<float>(p.init(rng, i));
     });
+    Upload(device, p.var.value().raw(), value.data(), p.var.value().bytes());
   }
 }
 

@@ -38,8 +38,8 @@ class ParameterSet {
   Var Add(const std::string& name, const Shape& shape, Init init, Decay decay);
   const std::vector<Parameter>& all() const { return all_; }
   int64_t elements() const;
-  // Fills every value from (seed, name).
-  void Initialise(uint64_t seed);
+  // Fills every value, in the memory of `device`, from (seed, name).
+  void Initialise(uint64_t seed, Device device = Device::kCpu);
   // The next contribution to each gradient overwrites it.
   void ForgetGradients();
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <utility>
 
 #include "core/check.h"
 
@@ -16,17 +17,21 @@ constexpr unsigned char kGuardByte = 0xA5;
 }  // namespace
 
 Arena::Arena(Backing backing, int64_t capacity_bytes)
-    : backing_(backing), capacity_(std::max<int64_t>(capacity_bytes, kAlign)) {
-  if (backing == Backing::kMeta) return;
-  void* p = mmap(nullptr, static_cast<size_t>(capacity_), PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  TESSERA_CHECK(p != MAP_FAILED, "no address space for an arena of %ld bytes", capacity_);
-  madvise(p, static_cast<size_t>(capacity_), MADV_HUGEPAGE);
-  base_ = static_cast<char*>(p);
+    : Arena(backing == Backing::kMeta ? Memory{} : HostMemory(capacity_bytes), backing) {}
+
+Arena::Arena(Memory memory, Backing backing) : backing_(backing), memory_(std::move(memory)) {}
+
+Arena::Memory Arena::HostMemory(int64_t bytes) {
+  const int64_t size = std::max<int64_t>(bytes, kAlign);
+  void* const p = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  TESSERA_CHECK(p != MAP_FAILED, "no address space for an arena of %ld bytes", size);
+  madvise(p, static_cast<size_t>(size), MADV_HUGEPAGE);
+  return {p, size, [p, size] { munmap(p, static_cast<size_t>(size)); }};
 }
 
 Arena::~Arena() {
-  if (base_ != nullptr) munmap(base_, static_cast<size_t>(capacity_));
+  if (memory_.release) memory_.release();
 }
 
 int64_t Arena::Padded(int64_t bytes) const {
@@ -48,15 +53,15 @@ int64_t Arena::Allocate(int64_t bytes) {
   } else {
     offset = end_;
     end_ += want;
-    TESSERA_CHECK(backing_ == Backing::kMeta || end_ <= capacity_,
-                  "arena of %ld bytes cannot hold %ld more", capacity_, bytes);
+    TESSERA_CHECK(backing_ == Backing::kMeta || end_ <= memory_.bytes,
+                  "arena of %ld bytes cannot hold %ld more", memory_.bytes, bytes);
     peak_ = std::max(peak_, end_);
   }
   live_ += want;
   if (backing_ != Backing::kPoisoned) return offset;
-  std::memset(base_ + offset, kGuardByte, kGuard);
-  std::memset(base_ + offset + kGuard, 0xFF, static_cast<size_t>(want - 2 * kGuard));  // NaN
-  std::memset(base_ + offset + kGuard + bytes, kGuardByte,
+  std::memset(base() + offset, kGuardByte, kGuard);
+  std::memset(base() + offset + kGuard, 0xFF, static_cast<size_t>(want - 2 * kGuard));  // NaN
+  std::memset(base() + offset + kGuard + bytes, kGuardByte,
               static_cast<size_t>(want - kGuard - bytes));
   return offset + kGuard;
 }
@@ -64,7 +69,7 @@ int64_t Arena::Allocate(int64_t bytes) {
 void Arena::Free(int64_t offset, int64_t bytes) {
   const int64_t size = Padded(bytes);
   if (backing_ == Backing::kPoisoned) {
-    const auto* block = reinterpret_cast<unsigned char*>(base_ + offset);
+    const auto* block = reinterpret_cast<unsigned char*>(base() + offset);
     for (int64_t i = -kGuard; i < 0; ++i)
       TESSERA_CHECK(block[i] == kGuardByte, "write %ld bytes before a block of %ld", -i, bytes);
     for (int64_t i = bytes; i < size - kGuard; ++i)

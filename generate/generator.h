@@ -21,10 +21,12 @@ struct Generation {
   int64_t state_bytes = 0;  // of the sequence at the end
 };
 
-// Reads the prompt in one pass, then one token a call through the states. on_token is called with
+// Reads the prompt in one pass, then one token a call through the states; on a GPU each call is a
+// graph, the one before it with other addresses and sizes. The model is in the device's memory.
+// on_token is called with
 // each token as it comes; it returns false to stop. The prompt is not empty and its ids are in the
 // vocabulary.
-Generation Generate(const Model& model, std::span<const int32_t> prompt, int64_t tokens,
+Generation Generate(const Model& model, Device device, std::span<const int32_t> prompt, int64_t tokens,
                     const Sampling& sampling, DType compute,
                     const std::function<bool(int32_t)>& on_token);
 

@@ -23,17 +23,20 @@ void ForBlocks(const AdamWTensor* tensors, int64_t count, Body&& body) {
 }
 
 void AdamW(const AdamWArgs& a) {
+  if (a.outcome->halted != 0) return;
+  const OptimizerStep& s = *a.step;
+  const float scale = a.outcome->gradient_scale;
   ForBlocks(a.tensors, a.count, [&](int64_t, const AdamWTensor& t, int64_t begin, int64_t end) {
     ForLanes(end - begin, [&](int64_t at, int n) {
       const int64_t i = begin + at;
-      const Vec g = Load(t.gradient + i, n) * a.gradient_scale;
+      const Vec g = Load(t.gradient + i, n) * scale;
       const Vec m = a.beta1 * Load(t.first_moment + i, n) + (1 - a.beta1) * g;
       const Vec v = a.beta2 * Load(t.second_moment + i, n) + (1 - a.beta2) * (g * g);
       const Vec p = Load(t.parameter + i, n);
-      const Vec step = m * a.first_correction / (Sqrt(v * a.second_correction) + a.epsilon);
+      const Vec step = m * s.first_correction / (Sqrt(v * s.second_correction) + a.epsilon);
       Store(t.first_moment + i, m, n);
       Store(t.second_moment + i, v, n);
-      Store(t.parameter + i, p - a.lr * (step + t.weight_decay * p), n);
+      Store(t.parameter + i, p - s.lr * (step + t.weight_decay * p), n);
     });
   });
 }
@@ -55,8 +58,22 @@ void SquareSum(const SquareSumArgs& a) {
             });
 }
 
+void FindOutcome(const StepOutcomeArgs& a) {
+  double loss = 0, squares = 0;
+  for (int64_t i = 0; i < a.count; ++i)
+    loss += static_cast<double>(a.share[i]) * static_cast<double>(a.loss[i]);
+  for (int64_t i = 0; i < a.blocks; ++i) squares += a.partial[i];
+  const double norm = __builtin_sqrt(squares), clip = static_cast<double>(a.step->clip);
+  a.outcome->loss = loss;
+  a.outcome->grad_norm = norm;
+  a.outcome->gradient_scale = static_cast<float>(clip > 0 && norm > clip ? clip / norm : 1.0);
+  // x - x is 0 for what is finite.
+  if (!(loss - loss == 0) || !(norm - norm == 0)) a.outcome->halted = 1;
+}
+
 }  // namespace
 
+TESSERA_KERNEL_OF(StepOutcomeArgs, FindOutcome)
 TESSERA_KERNEL_OF(AdamWArgs, AdamW)
 TESSERA_KERNEL_OF(SquareSumArgs, SquareSum)
 

@@ -30,16 +30,19 @@ __device__ __forceinline__ Part PartOf(const TensorList& list) {
 
 // Each element is read and written by one thread: 16 bytes read, 12 written, and nothing shared.
 __global__ void __launch_bounds__(kThreads) AdamWKernel(TensorList list, AdamWArgs a) {
+  if (a.outcome->halted != 0) return;
   const Part part = PartOf(list);
   const AdamWTensor& t = part.tensor;
+  const OptimizerStep s = *a.step;
+  const float scale = a.outcome->gradient_scale;
   for (int64_t i = part.begin + threadIdx.x; i < part.end; i += kThreads) {
-    const float g = t.gradient[i] * a.gradient_scale, p = t.parameter[i];
+    const float g = t.gradient[i] * scale, p = t.parameter[i];
     const float m = a.beta1 * t.first_moment[i] + (1 - a.beta1) * g;
     const float v = a.beta2 * t.second_moment[i] + (1 - a.beta2) * (g * g);
-    const float step = m * a.first_correction / (sqrtf(v * a.second_correction) + a.epsilon);
+    const float step = m * s.first_correction / (sqrtf(v * s.second_correction) + a.epsilon);
     t.first_moment[i] = m;
     t.second_moment[i] = v;
-    t.parameter[i] = p - a.lr * (step + t.weight_decay * p);
+    t.parameter[i] = p - s.lr * (step + t.weight_decay * p);
   }
 }
 
@@ -52,6 +55,23 @@ __global__ void __launch_bounds__(kThreads) SquareSumKernel(TensorList list, dou
   }
   sum = BlockSum<kThreads>(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// One block: thread t adds partial t, t + 256, ..., then a tree.
+__global__ void __launch_bounds__(kThreads) OutcomeKernel(StepOutcomeArgs a) {
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < a.blocks; i += kThreads) sum += a.partial[i];
+  sum = BlockSum<kThreads>(sum);
+  if (threadIdx.x != 0) return;
+  double loss = 0;
+  for (int64_t i = 0; i < a.count; ++i)
+    loss += static_cast<double>(a.share[i]) * static_cast<double>(a.loss[i]);
+  const double norm = sqrt(sum), clip = a.step->clip;
+  a.outcome->loss = loss;
+  a.outcome->grad_norm = norm;
+  a.outcome->gradient_scale = static_cast<float>(clip > 0 && norm > clip ? clip / norm : 1.0);
+  // x - x is 0 for what is finite.
+  if (!(loss - loss == 0) || !(norm - norm == 0)) a.outcome->halted = 1;
 }
 
 // use(list, blocks before it) for the tensors in lists of at most kTensors.
@@ -82,8 +102,11 @@ void SquareSum(const SquareSumArgs& a) {
   });
 }
 
+void FindOutcome(const StepOutcomeArgs& a) { Launch(OutcomeKernel, dim3{1}, dim3{kThreads}, 0, a); }
+
 }  // namespace
 
+TESSERA_DEVICE_KERNEL_OF(StepOutcomeArgs, FindOutcome)
 TESSERA_DEVICE_KERNEL_OF(AdamWArgs, AdamW)
 TESSERA_DEVICE_KERNEL_OF(SquareSumArgs, SquareSum)
 

@@ -2,6 +2,7 @@
 #define TESSERA_KERNELS_ATTENTION_H_
 
 #include <cstdint>
+#include <string>
 
 #include "core/dtype.h"
 #include "kernels/cost.h"
@@ -61,6 +62,14 @@ struct AttentionArgs {
   constexpr bool decode() const { return T * (H / Hkv) <= kDecodeQueries; }
   constexpr int64_t decode_pieces() const { return (L + T + kDecodeKeys - 1) / kDecodeKeys; }
   constexpr int64_t workspace_floats() const { return decode() ? B * decode_pieces() * T * H * (V + 2) : 0; }
+
+  // Why the CUDA kernels cannot, or nothing.
+  static constexpr int64_t kCudaWidth = 256;
+  std::string CudaLimit() const {
+    if (K <= kCudaWidth && V <= kCudaWidth) return "";
+    return "heads of " + std::to_string(K > V ? K : V) +
+           " channels; the CUDA kernels of attention take up to " + std::to_string(kCudaWidth);
+  }
 
   Cost cost() const {
     const int64_t keys = T + (window > 0 && window - 1 < L ? window - 1 : L);

@@ -5,27 +5,24 @@
 
 #include "core/check.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/device/cuda.h"
 
 // The one place where a call chooses its kernel. An op is asked for by the type of its arguments:
-// the file kernels/x.cc that defines it for the CPU is compiled once for each instruction set, its
-// CUDA kernel kernels/x.cu once for the host, and the linker complains of one that is missing.
+// the file kernels/x.cc that defines it for the CPU is compiled once for each instruction set, and
+// the linker complains of one that is missing; its CUDA kernel kernels/x.cu is looked up in the
+// library that was loaded for the GPU.
 
 namespace tessera {
 
 enum class Device : uint8_t {
   kCpu,
-  kSimt,  // the CUDA kernels, executed on the host thread by thread: for tests
+  kCuda,  // open before anything is asked of it (kernels/device/cuda.h)
   kMeta,  // shapes only: nothing is allocated, nothing runs, everything is counted
 };
 
 constexpr const char* Name(Device d) {
-  constexpr const char* kNames[] = {"cpu", "simt", "meta"};
+  constexpr const char* kNames[] = {"cpu", "cuda", "meta"};
   return kNames[static_cast<int>(d)];
-}
-
-namespace simt_device {
-template <class Args>
-void Run(const Args& args);
 }
 
 template <class Args>
@@ -43,8 +40,8 @@ void Dispatch(Device device, const Args& args) {
   switch (device) {
     case Device::kCpu:
       return RunOnCpu(args);
-    case Device::kSimt:
-      return simt_device::Run<Args>(args);
+    case Device::kCuda:
+      return RunOnCuda(args);
     case Device::kMeta:
       return;
   }

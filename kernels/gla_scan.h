@@ -2,6 +2,7 @@
 #define TESSERA_KERNELS_GLA_SCAN_H_
 
 #include <cstdint>
+#include <string>
 
 #include "core/dtype.h"
 #include "kernels/cost.h"
@@ -53,6 +54,14 @@ struct GlaScanArgs {
     const int64_t whole = T / kChunk, rest = T % kChunk;
     return B * H * (whole * kChunk * (kChunk + 1) / 2 + rest * (rest + 1) / 2);
   }
+  // Why the CUDA kernels cannot, or nothing.
+  static constexpr int kCudaWidth = 128;
+  std::string CudaLimit() const {
+    if (K <= kCudaWidth && V <= kCudaWidth) return "";
+    return "heads of " + std::to_string(K) + " x " + std::to_string(V) +
+           "; the CUDA kernels of gated linear attention take up to 128 x 128";
+  }
+
   Cost cost() const {
     return {.flops = pairs() * (3 * K + 2 * V) + B * T * H * (4 * K * V + 4 * K),
             .bytes =

@@ -201,8 +201,9 @@ void AddWeightGrad(const RoutingGradArgs& a, int64_t t, float* g, float* direct)
 void RoutingGradToken(const RoutingGradArgs& a, int64_t t, float* p, float* g, float* direct) {
   const float* l = a.logits + t * a.logits_stride;
   float* d = a.dlogits + t * a.dlogits_stride;
-  const float balance = a.balance * static_cast<float>(a.E) / static_cast<float>(a.R);
-  const float z = a.z * 2 * a.lse[t] / static_cast<float>(a.R);
+  const float objective = a.loss_scale == nullptr ? 1 : a.loss_scale[0];
+  const float balance = a.balance * objective * static_cast<float>(a.E) / static_cast<float>(a.R);
+  const float z = a.z * objective * 2 * a.lse[t] / static_cast<float>(a.R);
   ForLanes(a.E, [&](int64_t i, int n) {
     Store(p + i, Exp(Load(l + i, n) - a.lse[t]), n);
     Store(g + i, Load(a.load + i, n) * balance);

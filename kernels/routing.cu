@@ -13,7 +13,7 @@ namespace {
 constexpr float kLowest = -3.402823466e38f;
 constexpr int kWarps = 8, kThreads = 256;
 // A lane has experts lane, lane + 32, ... and a bit for each of them that was chosen.
-constexpr int64_t kMaxExperts = 64 * 32;
+constexpr int64_t kMaxExperts = RoutingArgs::kCudaExperts;
 
 struct Best {
   float value;
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(kThreads) PlaceKernel(RoutingArgs a) {
 }
 
 void Routing(const RoutingArgs& a) {
-  TESSERA_CHECK(a.E <= kMaxExperts, "%ld experts; the router takes up to %ld", a.E, kMaxExperts);
+  TESSERA_CHECK(a.CudaLimit().empty(), "%s", a.CudaLimit().c_str());
   const auto tokens = static_cast<unsigned>(CeilDivide(a.R, kWarps));
   const auto blocks = static_cast<unsigned>(RoutingBlocks(a.R));
   float* entropy = ScratchFloats(a.R);
@@ -177,8 +177,9 @@ __global__ void __launch_bounds__(32 * kWarps) RoutingGradKernel(RoutingGradArgs
   const int32_t *chosen = a.expert + token * a.k, *row = a.row_of + token * a.k;
   const float* dweight = a.dweight + token * a.k;
   const float lse = a.lse[token];
-  const float balance = a.balance * static_cast<float>(a.E) / static_cast<float>(a.R);
-  const float z = a.z * 2 * lse / static_cast<float>(a.R);
+  const float objective = a.loss_scale == nullptr ? 1 : a.loss_scale[0];
+  const float balance = a.balance * objective * static_cast<float>(a.E) / static_cast<float>(a.R);
+  const float z = a.z * objective * 2 * lse / static_cast<float>(a.R);
   // Of the softmax over the chosen logits: its sum, and sum_j w_j dw_j.
   float sum = 0, along = 0;
   for (int64_t j = 0; !all && j < a.k; ++j) {

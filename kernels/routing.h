@@ -1,6 +1,8 @@
 #ifndef TESSERA_KERNELS_ROUTING_H_
 #define TESSERA_KERNELS_ROUTING_H_
 
+#include <string>
+
 #include "kernels/cost.h"
 
 // Top-k routing of R tokens to E experts, k an expert choice each, and the order in which grouped
@@ -59,6 +61,14 @@ struct RoutingArgs {
   int32_t* first_drop;  // [E]: the row of an expert's first dropped slot
   float* partial;       // [RoutingBlocks(R), E + 2]
 
+  // Why the CUDA kernel cannot, or nothing.
+  static constexpr int64_t kCudaExperts = 2048;
+  std::string CudaLimit() const {
+    if (E <= kCudaExperts) return "";
+    return std::to_string(E) + " experts; the CUDA kernel of routing takes up to " +
+           std::to_string(kCudaExperts);
+  }
+
   Cost cost() const {
     // A logit: its difference from the largest, exp, sum, p, entropy, and k comparisons.
     return {.flops = R * E * (6 + k), .bytes = 4 * (R * E + 5 * R * k + R + 2 * E)};
@@ -78,7 +88,8 @@ struct RoutingGradArgs {
   int64_t R, E, k;
   RouterSoftmax softmax;
   float scale = 1;
-  float balance = 0, z = 0;  // coefficients, times the scale of the objective
+  float balance = 0, z = 0;           // coefficients of the two losses
+  const float* loss_scale = nullptr;  // [1], of the objective; null: 1
   float* dlogits;            // [R,E]
   int64_t dlogits_stride;
   Grad mode;

@@ -2,6 +2,7 @@
 #define TESSERA_KERNELS_SSD_SCAN_H_
 
 #include <cstdint>
+#include <string>
 
 #include "core/dtype.h"
 #include "kernels/cost.h"
@@ -65,6 +66,13 @@ struct SsdScanArgs {
     const int64_t whole = T / kChunk, rest = T % kChunk;
     return B * (whole * kChunk * (kChunk + 1) / 2 + rest * (rest + 1) / 2);
   }
+  // Why the CUDA kernels cannot, or nothing.
+  std::string CudaLimit() const {
+    if (N <= 128 && P <= 128 && (N <= 64 || P <= 64)) return "";
+    return "a state of " + std::to_string(N) + " x " + std::to_string(P) +
+           " (d_state x head_dim); the CUDA kernels of Mamba-2 take up to 128 x 64 or 64 x 128";
+  }
+
   Cost cost() const {
     return {.flops = 2 * pairs() * (H * P + G * N) + 4 * B * T * H * N * P + 2 * B * T * H * P,
             .bytes = static_cast<int64_t>(sizeof(T_)) * B * T * (2 * H * P + H + 2 * G * N) +

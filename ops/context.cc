@@ -1,9 +1,9 @@
 #include "ops/context.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/copy.h"
+#include "kernels/device/memory.h"
 
 namespace tessera {
 namespace {
@@ -49,7 +49,7 @@ void CostCounter::Clear() {
 
 Tensor Context::Zeros(const Shape& shape, DType dtype) {
   Tensor t = New(shape, dtype);
-  if (t.raw() != nullptr) std::memset(t.raw(), 0, static_cast<size_t>(t.bytes()));
+  Zero(device_, t.raw(), t.bytes());
   return t;
 }
 

@@ -124,15 +124,17 @@ class Context {
   // document and resets every state. Undefined: no document starts within this chunk (but RoPE
   // always needs it).
   Tensor position;
-  // Multiplies the objective: 1 / micro-batches under gradient accumulation. Ops that add an extra
-  // loss's gradient use it.
-  float loss_scale = 1;
+  // Multiplies the objective, one fp32: a micro-batch's share of the step. Ops that add an extra
+  // loss's gradient use it. Undefined: 1.
+  Tensor loss_scale;
   // Named edges: what a layer with this name leaves for later layers of the same pass to read.
   std::string edge;  // the name of the layer that runs now; empty: nobody reads it
   std::map<std::string, std::vector<Var>> edges;
   CostCounter* counter = nullptr;                            // may be null
   Metrics* metrics = nullptr;                                // may be null
   std::map<std::string, ExtraLoss>* extra_losses = nullptr;  // may be null
+  // On the meta device: why a layer's ops cannot run on a GPU, by its path. May be null.
+  std::map<std::string, std::string>* cuda_limits = nullptr;
 
   // Contents undefined.
   Tensor New(const Shape& shape, DType dtype) { return Tensor(arena_, shape, dtype); }
@@ -142,6 +144,9 @@ class Context {
   template <class Args>
   void Run(const Args& args) {
     Count(Args::kName, args.cost());
+    if constexpr (requires { args.CudaLimit(); })
+      if (cuda_limits != nullptr && !args.CudaLimit().empty())
+        cuda_limits->emplace(path_, args.CudaLimit());
     Dispatch(device_, args);
   }
 

@@ -92,8 +92,9 @@ Routing Route(Context& ctx, const Var& logits, const RoutingOptions& o) {
                             .k = k,
                             .softmax = o.softmax,
                             .scale = static_cast<float>(o.scale),
-                            .balance = static_cast<float>(balance) * ctx.loss_scale,
-                            .z = static_cast<float>(z) * ctx.loss_scale,
+                            .balance = static_cast<float>(balance),
+                            .z = static_cast<float>(z),
+                            .loss_scale = ctx.loss_scale.data<float>(),
                             .dlogits = d.data<float>(),
                             .dlogits_stride = d.stride(),
                             .mode = d.mode});

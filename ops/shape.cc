@@ -1,16 +1,13 @@
-#include <cstring>
-
 #include "kernels/copy.h"
+#include "kernels/device/memory.h"
 #include "ops/ops.h"
 
 namespace tessera {
 namespace {
 
-void Zero(const Tensor& t) {
-  if (t.raw() == nullptr) return;
+void ZeroRows(Context& ctx, const Tensor& t) {
   const int64_t size = SizeOf(t.dtype());
-  for (int64_t r = 0; r < t.rows(); ++r)
-    std::memset(t.raw() + r * t.stride() * size, 0, static_cast<size_t>(t.dim(-1) * size));
+  Zero(ctx.device(), t.raw(), t.rows(), t.stride() * size, t.dim(-1) * size);
 }
 
 }  // namespace
@@ -45,7 +42,7 @@ std::vector<Var> Split(Context& ctx, const Var& x, std::span<const int64_t> widt
     for (const GradRef& n : nodes)
       if (const GradSlot part = n->started ? GradSlot{} : ctx.GradOf(n);
           part.wanted() && part.mode == Grad::kOverwrite)
-        Zero(part.tensor);
+        ZeroRows(ctx, part.tensor);
     whole->started = true;
   });
   return parts;

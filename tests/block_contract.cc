@@ -8,11 +8,16 @@
 #include "arch/registry.h"
 #include "core/parallel.h"
 #include "tests/op_case.h"
+#include "tests/host_gpu.h"
 
 namespace tessera::testing {
 namespace {
 
-constexpr int64_t kArenaBytes = int64_t{8} << 30;
+// A GPU reads parameters that a test on the CPU made.
+Arena::Memory MemoryFor(Device device) {
+  return device == Device::kMeta ? Arena::Memory{}
+                                 : TouchableMemory(Device::kCuda, int64_t{2} << 30);
+}
 
 class BlockContract : public ::testing::TestWithParam<BlockCase> {};
 
@@ -21,8 +26,8 @@ class BlockContract : public ::testing::TestWithParam<BlockCase> {};
 class Subject {
  public:
   Subject(const BlockCase& c, Device device)
-      : parameter_arena_(device == Device::kMeta ? Arena::Backing::kMeta : Arena::Backing::kMemory,
-                         kArenaBytes),
+      : parameter_arena_(MemoryFor(device),
+                         device == Device::kMeta ? Arena::Backing::kMeta : Arena::Backing::kMemory),
         parameters_(&parameter_arena_, true) {
     const BlockType* type = FindBlock(c.block);
     TESSERA_CHECK(type != nullptr, "no block %s", c.block.c_str());
@@ -90,8 +95,8 @@ double InputAt(int64_t b, int64_t t, int64_t i, const char* what = "x") {
 
 Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T, int64_t D,
                  const Way& way) {
-  Arena arena(way.device == Device::kMeta ? Arena::Backing::kMeta : Arena::Backing::kPoisoned,
-              kArenaBytes);
+  Arena arena(MemoryFor(way.device), way.device == Device::kMeta ? Arena::Backing::kMeta
+                                                                 : Arena::Backing::kPoisoned);
   CostCounter counter;
   Context ctx(way.device, &arena);
   ctx.compute = way.compute;
@@ -135,6 +140,7 @@ Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T,
     inputs.push_back(way.gradients ? Leaf(in) : Var(in));
     const bool with_state = !way.chunks.empty();
     const Var y = s.block().Forward(ctx, inputs.back(), with_state ? &state : nullptr);
+    Wait(way.device, Mark(way.device));
     state.tokens += n;
     EXPECT_TRUE(y.shape() == Shape({B, n, D})) << y.shape().ToString();
     EXPECT_EQ(y.dtype(), way.compute);
@@ -153,6 +159,7 @@ Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T,
   if (way.gradients) {
     state = State();
     ctx.Backward(seeds);
+    Wait(way.device, Mark(way.device));
     run.dx.resize(static_cast<size_t>(B * T * D));
     t0 = 0;
     for (size_t c = 0; c < inputs.size(); ++c) {
@@ -364,7 +371,9 @@ TEST_P(BlockContract, StateBytesAreAsDeclared) {
 }
 
 // Its CUDA kernels, executed on the host, compute what its CPU kernels do: a training pass, chunks
-// and single tokens after a state, packed documents.
+// and single tokens after a state, packed documents. In bf16 both round, each in its own places, and
+// some blocks magnify that: the CUDA kernels are to be no further from the result in fp32 than the
+// CPU's are, twice over.
 TEST_P(BlockContract, CudaKernelsOnTheHostAgree) {
   const BlockCase& c = GetParam();
   Subject s(c, Device::kCpu);
@@ -376,17 +385,22 @@ TEST_P(BlockContract, CudaKernelsOnTheHostAgree) {
                       {.chunks = {60, 1, 1, 1, 8}, .in_place = true}};
   for (const DType compute : {DType::kF32, DType::kBF16})
     for (Way way : ways) {
-      way.compute = compute;
-      const Outcome want = RunBlock(s, x, B, T, c.D, way);
-      way.device = Device::kSimt;
-      const Outcome got = RunBlock(s, x, B, T, c.D, way);
       const bool half = compute == DType::kBF16;
-      EXPECT_LE(Compare(got.y, want.y).rms, half ? 2e-2 : 1e-5) << Name(compute);
+      const Outcome want = RunBlock(s, x, B, T, c.D, way);
+      way.compute = compute;
+      const Outcome cpu = half ? RunBlock(s, x, B, T, c.D, way) : want;
+      way.device = Device::kCuda;
+      const Outcome got = RunBlock(s, x, B, T, c.D, way);
+      const auto near = [&](const std::vector<double>& got, const std::vector<double>& cpu,
+                            const std::vector<double>& want, double bar, const std::string& what) {
+        EXPECT_LE(Compare(got, want).rms, std::max(bar, 2 * Compare(cpu, want).rms))
+            << Name(compute) << " " << what;
+      };
+      near(got.y, cpu.y, want.y, half ? 1e-2 : 1e-5, "y");
       if (!way.gradients) continue;
-      EXPECT_LE(Compare(got.dx, want.dx).rms, half ? 4e-2 : 2e-5) << Name(compute);
+      near(got.dx, cpu.dx, want.dx, half ? 2e-2 : 2e-5, "dx");
       for (const auto& [name, d] : want.dparameters)
-        EXPECT_LE(Compare(got.dparameters.at(name), d).rms, half ? 4e-2 : 2e-5)
-            << Name(compute) << " " << name;
+        near(got.dparameters.at(name), cpu.dparameters.at(name), d, half ? 2e-2 : 2e-5, name);
     }
 }
 

@@ -22,7 +22,7 @@ class Generator : public ::testing::Test {
     parameters_.Initialise(1);
   }
   std::vector<int32_t> Greedy(const std::vector<int32_t>& prompt, int64_t tokens) const {
-    return Generate(*model_, prompt, tokens, {.temperature = 0}, DType::kF32,
+    return Generate(*model_, Device::kCpu, prompt, tokens, {.temperature = 0}, DType::kF32,
                     [](int32_t) { return true; })
         .tokens;
   }
@@ -45,10 +45,10 @@ TEST_F(Generator, StopsWhenTold) {
   int64_t seen = 0;
   const std::vector<int32_t> prompt = {1, 2};
   const Generation g =
-      Generate(*model_, prompt, 50, {}, DType::kF32, [&](int32_t) { return ++seen < 9; });
+      Generate(*model_, Device::kCpu, prompt, 50, {}, DType::kF32, [&](int32_t) { return ++seen < 9; });
   EXPECT_EQ(g.tokens.size(), 9u);
   EXPECT_TRUE(
-      Generate(*model_, prompt, 0, {}, DType::kF32, [](int32_t) { return true; }).tokens.empty());
+      Generate(*model_, Device::kCpu, prompt, 0, {}, DType::kF32, [](int32_t) { return true; }).tokens.empty());
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include <cmath>
 
 #include "arch/cost.h"
@@ -55,7 +57,9 @@ class Net {
     Fill(ctx, kT, &tokens, &targets);
     if (!gradients) return static_cast<double>(model_->Loss(ctx, tokens, targets).data<float>()[0]);
     parameters_.ForgetGradients();
-    return static_cast<double>(TrainPass(ctx, *model_, tokens, targets, 1).data<float>()[0]);
+    const Tensor one = ctx.New({1}, DType::kF32);
+    one.data<float>()[0] = 1;
+    return static_cast<double>(TrainPass(ctx, *model_, tokens, targets, one).data<float>()[0]);
   }
 
   // The logits of the last of kT tokens: by one pass, or after chunks through the states.
@@ -67,6 +71,8 @@ class Net {
     for (const int64_t T : chunks) {
       Context ctx(Device::kCpu, &memory_);
       Tensor tokens = ctx.New({kB, T}, DType::kI32);
+      ctx.position = ctx.New({kB, T}, DType::kI32);
+      std::ranges::copy(state.NextPositions(T), ctx.position.data<int32_t>());
       for (int64_t b = 0; b < kB; ++b)
         for (int64_t t = 0; t < T; ++t) tokens.data<int32_t>()[b * T + t] = Token(b, at + t);
       at += T;

@@ -1,12 +1,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "core/parallel.h"
 #include "kernels/adamw.h"
 #include "kernels/dispatch.h"
+#include "tests/host_gpu.h"
 #include "train/schedule.h"
 
 namespace tessera {
@@ -15,8 +15,15 @@ namespace {
 // Three steps of two tensors, one longer than a block, against the update in double.
 TEST(AdamW, MatchesTheEquationInDouble) {
   const int64_t sizes[] = {3, 2 * kOptimizerBlock + 5};
-  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+  struct Way {
+    Device device;
+    Isa isa;
+  };
+  if (testing::RealGpu()) GTEST_SKIP() << "its arrays are the host's";
+  for (const auto& [device, isa] : {Way{Device::kCpu, Isa::kAvx2}, Way{Device::kCpu, Isa::kAvx512},
+                                    Way{Device::kCuda, Isa::kAvx2}}) {
     if (!SetIsa(isa)) continue;
+    StepOutcome outcome = {};
     std::vector<std::vector<float>> p, g, m, v;
     std::vector<std::vector<double>> rp, rm, rv;
     std::vector<AdamWTensor> tensors;
@@ -38,29 +45,72 @@ TEST(AdamW, MatchesTheEquationInDouble) {
           squares += static_cast<double>(g[k][i]) * g[k][i];
         }
       std::vector<double> partial(static_cast<size_t>(OptimizerBlocks(tensors.data(), 2)));
-      Dispatch(Device::kCpu,
+      Dispatch(device,
                SquareSumArgs{.tensors = tensors.data(), .count = 2, .partial = partial.data()});
-      EXPECT_NEAR(std::accumulate(partial.begin(), partial.end(), 0.0), squares, 1e-5 * squares);
-      const double b1 = 0.9, b2 = 0.95, lr = 0.01, clip = 0.5, eps = 1e-8;
+      const double b1 = 0.9, b2 = 0.95, lr = 0.01, clip = 0.5 * std::sqrt(squares), eps = 1e-8;
       const double c1 = 1 / (1 - std::pow(b1, t)), c2 = 1 / (1 - std::pow(b2, t));
-      Dispatch(Device::kCpu, AdamWArgs{.tensors = tensors.data(),
+      const OptimizerStep step = {.lr = 0.01f,
+                                  .clip = static_cast<float>(clip),
+                                  .first_correction = static_cast<float>(c1),
+                                  .second_correction = static_cast<float>(c2)};
+      const float losses[] = {3, 5}, shares[] = {0.25f, 0.75f};
+      Dispatch(device, StepOutcomeArgs{.partial = partial.data(),
+                                       .blocks = static_cast<int64_t>(partial.size()),
+                                       .loss = losses,
+                                       .share = shares,
                                        .count = 2,
-                                       .lr = 0.01f,
-                                       .beta1 = 0.9f,
-                                       .beta2 = 0.95f,
-                                       .epsilon = 1e-8f,
-                                       .gradient_scale = 0.5f,
-                                       .first_correction = static_cast<float>(c1),
-                                       .second_correction = static_cast<float>(c2)});
+                                       .step = &step,
+                                       .outcome = &outcome});
+      EXPECT_EQ(outcome.loss, 4.5);
+      EXPECT_NEAR(outcome.grad_norm, std::sqrt(squares), 1e-5 * std::sqrt(squares));
+      EXPECT_NEAR(outcome.gradient_scale, 0.5, 1e-5);
+      const AdamWArgs update = {.tensors = tensors.data(),
+                                .count = 2,
+                                .beta1 = 0.9f,
+                                .beta2 = 0.95f,
+                                .epsilon = 1e-8f,
+                                .step = &step,
+                                .outcome = &outcome};
+      Dispatch(device, update);
       for (size_t k = 0; k < 2; ++k)
         for (size_t i = 0; i < g[k].size(); ++i) {
-          const double x = clip * g[k][i];
+          const double x = 0.5 * g[k][i];
           rm[k][i] = b1 * rm[k][i] + (1 - b1) * x;
           rv[k][i] = b2 * rv[k][i] + (1 - b2) * x * x;
           rp[k][i] -= lr * (rm[k][i] * c1 / (std::sqrt(rv[k][i] * c2) + eps) +
                             (k == 0 ? 0.0 : 0.1) * rp[k][i]);
-          ASSERT_NEAR(p[k][i], rp[k][i], 1e-6) << Name(isa) << " step " << t << " at " << i;
+          ASSERT_NEAR(p[k][i], rp[k][i], 1e-6) << Name(device) << " " << Name(isa) << " step " << t << " at " << i;
         }
+    }
+  }
+}
+
+// After a loss that is not finite nothing changes, even if the next one is.
+TEST(AdamW, StopsForGood) {
+  if (testing::RealGpu()) GTEST_SKIP() << "its arrays are the host's";
+  for (const Device device : {Device::kCpu, Device::kCuda}) {
+    float p = 1, g = 1, m = 0, v = 0, share = 1;
+    const AdamWTensor tensor = {&p, &g, &m, &v, 1, 0.1f};
+    const double partial = 1;
+    const OptimizerStep step = {.lr = 1, .clip = 0, .first_correction = 1, .second_correction = 1};
+    StepOutcome outcome = {};
+    for (const float loss : {NAN, 2.0f}) {
+      Dispatch(device, StepOutcomeArgs{.partial = &partial,
+                                       .blocks = 1,
+                                       .loss = &loss,
+                                       .share = &share,
+                                       .count = 1,
+                                       .step = &step,
+                                       .outcome = &outcome});
+      Dispatch(device, AdamWArgs{.tensors = &tensor,
+                                 .count = 1,
+                                 .beta1 = 0.9f,
+                                 .beta2 = 0.9f,
+                                 .epsilon = 1e-8f,
+                                 .step = &step,
+                                 .outcome = &outcome});
+      EXPECT_NE(outcome.halted, 0);
+      EXPECT_EQ(p, 1);
     }
   }
 }

@@ -91,10 +91,6 @@ TEST_F(Program, MistakesOfConfigAndCommandLineAreCodeTwo) {
   EXPECT_EQ(Error("generate --run r --prompt a --tokens 0", 2),
             "--tokens: expected a whole number >= 1, got '0'\nRun with --help for more "
             "information.\n");
-  EXPECT_EQ(Train("--device cuda"),
-            "tessera: no run on a GPU yet: the CUDA kernels are compiled and tested on the host "
-            "only; use "
-            "--device cpu or auto\n");
 }
 
 TEST_F(Program, BadDataIsNamed) {

@@ -75,7 +75,7 @@ TEST_F(RunTest, CudaKernelsOnTheHostTrainAlike) {
   const auto data = Dataset::Open({.path = folder_ + "/text.txt"}, MakeByteTokenizer(), 40);
   ASSERT_TRUE(data.ok()) << data.status();
   const auto cpu = Trainer::Create(*config, 256),
-             simt = Trainer::Create(*config, 256, Device::kSimt);
+             simt = Trainer::Create(*config, 256, Device::kCuda);
   for (int step = 0; step < 4; ++step) {
     const auto want = (*cpu)->Step(*data), got = (*simt)->Step(*data);
     ASSERT_TRUE(want.ok() && got.ok());

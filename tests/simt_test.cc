@@ -13,6 +13,7 @@
 
 #include "core/rng.h"
 #include "kernels/copy.h"
+#include "kernels/device/cuda.h"
 #include "kernels/simt/sanitizer.h"
 #include "tests/simt_kernels.h"
 
@@ -307,13 +308,13 @@ TEST(Simt, OffsetsAreWide) {
   bf16* x = static_cast<bf16*>(memory);
   std::vector<bf16> y(3 * kC);
   for (int64_t i = 0; i < 3 * kC; ++i) x[i / kC * kStride + i % kC] = bf16(static_cast<float>(i));
-  simt_device::Run(CopyArgs<bf16>{.x = x,
-                                  .x_stride = kStride,
-                                  .y = y.data(),
-                                  .y_stride = kC,
-                                  .mode = Grad::kOverwrite,
-                                  .rows = 3,
-                                  .C = kC});
+  RunOnCuda(CopyArgs<bf16>{.x = x,
+                           .x_stride = kStride,
+                           .y = y.data(),
+                           .y_stride = kC,
+                           .mode = Grad::kOverwrite,
+                           .rows = 3,
+                           .C = kC});
   for (int64_t i = 0; i < 3 * kC; ++i)
     EXPECT_EQ(static_cast<float>(y[static_cast<size_t>(i)]), static_cast<float>(i));
   munmap(memory, kBytes);

@@ -7,7 +7,8 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "kernels/cpu/isa.h"
+#include "absl/status/statusor.h"
+#include "kernels/dispatch.h"
 
 // A file a subcommand: each adds itself to the program and leaves its exit code in `*code`:
 // 0 done, 1 failed, 2 a mistake in the command line or the config.
@@ -52,6 +53,26 @@ inline void AddIsa(CLI::App* command) {
           },
           "auto, avx2 or avx512")
       ->check(CLI::IsMember({"auto", "avx2", "avx512"}));
+}
+
+// --device, of every command that computes on one.
+inline void AddDevice(CLI::App* command, std::string* device) {
+  command->add_option("--device", *device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+}
+
+// The device that is meant, open, and a line that says so; auto takes a GPU where one can be used.
+inline absl::StatusOr<Device> OpenDevice(const std::string& wanted, std::string* line) {
+  *line = std::string("device cpu (") + Name(ActiveIsa()) + ")";
+  if (wanted == "cpu") return Device::kCpu;
+  const absl::Status cuda = OpenCuda();
+  if (cuda.ok()) {
+    *line = "device cuda (" + Cuda().Name() + ")";
+    return Device::kCuda;
+  }
+  if (wanted == "cuda") return cuda;
+  *line += "; no GPU: " + std::string(cuda.message());
+  return Device::kCpu;
 }
 
 // Says what went wrong and gives the code back.

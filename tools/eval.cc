@@ -5,6 +5,7 @@
 
 #include "arch/cost.h"
 #include "core/parallel.h"
+#include "kernels/device/memory.h"
 #include "tools/command.h"
 #include "train/evaluate.h"
 #include "train/run.h"
@@ -13,14 +14,18 @@ namespace tessera {
 namespace {
 
 struct Options {
-  std::string run, data, format = "text";
+  std::string run, data, format = "text", device = "auto";
   int64_t seq = 0, batch = 0, tokens = INT64_MAX, threads = 0;
   bool json = false;
 };
 
 int Eval(const Options& o) {
   SetThreads(static_cast<int>(o.threads));
-  const absl::StatusOr<LoadedRun> run = LoadRun(o.run);
+  std::string line;
+  const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
+  if (!device.ok()) return Fail(device.status(), 1);
+  if (!o.json) std::fprintf(stderr, "%s\n", line.c_str());
+  const absl::StatusOr<LoadedRun> run = LoadRun(o.run, *device);
   if (!run.ok()) return Fail(run.status(), 1);
   const TrainConfig& t = run->config.train;
   const int64_t T = o.seq > 0 ? o.seq : t.seq, B = o.batch > 0 ? o.batch : t.batch;
@@ -31,11 +36,12 @@ int Eval(const Options& o) {
   source.tokens = t.data.Config().tokens;
   const absl::StatusOr<Dataset> data = Dataset::Open(source, run->tokenizer, T);
   if (!data.ok()) return Fail(data.status(), CodeOf(data.status()));
-  Arena arena(Arena::Backing::kMemory, PassBytes(t.precision, [&, B = B, T = T](Context& ctx) {
-                ctx.position = ctx.New({B, T}, DType::kI32);
-                run->model->Loss(ctx, ctx.New({B, T}, DType::kI32), ctx.New({B, T}, DType::kI32));
-              }));
-  Context ctx(Device::kCpu, &arena);
+  const int64_t bytes = PassBytes(t.precision, [&, B = B, T = T](Context& ctx) {
+    ctx.position = ctx.New({B, T}, DType::kI32);
+    run->model->Loss(ctx, ctx.New({B, T}, DType::kI32), ctx.New({B, T}, DType::kI32));
+  });
+  Arena arena(DeviceMemory(*device, bytes));
+  Context ctx(*device, &arena);
   ctx.compute = t.precision;
   const bool terminal = isatty(STDERR_FILENO) != 0;
   const Evaluation e = Evaluate(ctx, *run->model, *data, B, T, o.tokens, [&](int64_t i, int64_t n) {
@@ -72,6 +78,7 @@ void AddEval(CLI::App* app, int* code) {
   c->add_option("--batch", o->batch, "windows at a time; default the run's train.batch")
       ->check(WholeNumber(1));
   c->add_option("--tokens", o->tokens, "at most so many, from the start")->check(WholeNumber(1));
+  AddDevice(c, &o->device);
   AddIsa(c);
   c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
   c->add_flag("--json", o->json, "for scripts");

@@ -9,7 +9,7 @@ namespace tessera {
 namespace {
 
 struct Options {
-  std::string run, prompt;
+  std::string run, prompt, device = "auto";
   int64_t tokens = 200;
   Sampling sampling;
   bool json = false;
@@ -17,12 +17,16 @@ struct Options {
 
 int GenerateCommand(const Options& o) {
   if (const absl::Status s = o.sampling.Check(); !s.ok()) return Fail(s, 2);
-  const absl::StatusOr<LoadedRun> run = LoadRun(o.run);
+  std::string line;
+  const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
+  if (!device.ok()) return Fail(device.status(), 1);
+  if (!o.json) std::fprintf(stderr, "%s\n", line.c_str());
+  const absl::StatusOr<LoadedRun> run = LoadRun(o.run, *device);
   if (!run.ok()) return Fail(run.status(), 1);
   const auto prompt = EncodePrompt(*run->tokenizer, o.prompt, run->model->vocab_size());
   if (!prompt.ok()) return Fail(prompt.status(), 2);
   if (!o.json) std::fputs(o.prompt.c_str(), stdout);
-  const Generation g = Generate(*run->model, *prompt, o.tokens, o.sampling,
+  const Generation g = Generate(*run->model, *device, *prompt, o.tokens, o.sampling,
                                 run->config.train.precision, [&](int32_t token) {
                                   if (o.json) return true;
                                   const absl::string_view bytes = run->tokenizer->TokenBytes(token);
@@ -56,6 +60,7 @@ void AddGenerate(CLI::App* app, int* code) {
   CLI::App* c = app->add_subcommand("generate", "continue a prompt with a trained run");
   c->add_option("--run", o->run, "run directory")->required();
   c->add_option("--prompt", o->prompt, "text to continue")->required();
+  AddDevice(c, &o->device);
   AddIsa(c);
   c->add_option("--tokens", o->tokens, "new tokens")->check(WholeNumber(1));
   c->add_option("--temperature", o->sampling.temperature, "0 takes the most likely token");

@@ -39,6 +39,9 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
+  } catch (const tessera::CudaError& e) {
+    std::fprintf(stderr, "tessera: the GPU failed: %s\n", e.what());
+    return 1;
   }
   return code;
 }

@@ -58,20 +58,19 @@ class Progress {
 };
 
 int Train(const Options& o) {
-  if (o.device == "cuda")
-    return Fail(absl::InvalidArgumentError("no run on a GPU yet: the CUDA kernels are compiled and "
-                                           "tested on the host only; use --device cpu or auto"),
-                2);
   absl::StatusOr<RunConfig> config = ReadRunConfig(o.config, o.overrides);
   if (!config.ok()) return Fail(config.status(), 2);
   if (o.threads >= 0) config->train.threads = o.threads;
   if (o.seed >= 0) config->train.seed = static_cast<uint64_t>(o.seed);
   Progress progress(*config, o.quiet);
-  progress.Say(std::string("device cpu (") + Name(ActiveIsa()) + ")");
+  std::string line;
+  const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
+  if (!device.ok()) return Fail(device.status(), 1);
+  progress.Say(line);
   std::signal(SIGINT, OnSignal);
   std::signal(SIGTERM, OnSignal);
   const absl::StatusOr<std::string> directory = TrainRun(
-      *config, {.directory = o.run, .resume = o.resume}, &interrupted,
+      *config, {.directory = o.run, .resume = o.resume, .device = *device}, &interrupted,
       [&](const Trainer&, const StepReport& r) { progress.Step(r); },
       [&](const std::string& text) { progress.Say(text); });
   if (!directory.ok()) return Fail(directory.status(), CodeOf(directory.status()));
@@ -90,8 +89,7 @@ void AddTrain(CLI::App* app, int* code) {
   c->add_flag("--resume", o->resume, "continue the run from its last checkpoint");
   c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
   c->add_option("--seed", o->seed, "of weights and data order")->check(WholeNumber(0));
-  c->add_option("--device", o->device, "auto, cpu or cuda")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  AddDevice(c, &o->device);
   AddIsa(c);
   c->add_flag("--quiet", o->quiet, "no progress");
   c->footer(

@@ -3,19 +3,27 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/device/memory.h"
+
 namespace tessera {
+
+std::vector<int32_t> Positions(const Batch& batch) {
+  if (!batch.position.empty()) return batch.position;
+  std::vector<int32_t> position(static_cast<size_t>(batch.B * batch.T));
+  for (size_t i = 0; i < position.size(); ++i)
+    position[i] = static_cast<int32_t>(i % static_cast<size_t>(batch.T));
+  return position;
+}
 
 void LoadBatch(Context& ctx, const Batch& batch, Tensor* tokens, Tensor* targets) {
   const Shape shape = {batch.B, batch.T};
   *tokens = ctx.New(shape, DType::kI32);
   *targets = ctx.New(shape, DType::kI32);
   ctx.position = ctx.New(shape, DType::kI32);
-  std::copy(batch.inputs.begin(), batch.inputs.end(), tokens->data<int32_t>());
-  std::copy(batch.targets.begin(), batch.targets.end(), targets->data<int32_t>());
-  int32_t* position = ctx.position.data<int32_t>();
-  for (int64_t i = 0; i < batch.B * batch.T; ++i)
-    position[i] = batch.position.empty() ? static_cast<int32_t>(i % batch.T)
-                                         : batch.position[static_cast<size_t>(i)];
+  const Device device = ctx.device();
+  Upload(device, tokens->raw(), batch.inputs.data(), tokens->bytes());
+  Upload(device, targets->raw(), batch.targets.data(), targets->bytes());
+  Upload(device, ctx.position.raw(), Positions(batch).data(), ctx.position.bytes());
 }
 
 Evaluation Evaluate(Context& ctx, const Model& model, const Dataset& data, int64_t B, int64_t T,
@@ -29,8 +37,9 @@ Evaluation Evaluate(Context& ctx, const Model& model, const Dataset& data, int64
     if (batch.target_count > 0) {
       Tensor tokens, targets;
       LoadBatch(ctx, batch, &tokens, &targets);
-      const double loss = static_cast<double>(model.Loss(ctx, tokens, targets).data<float>()[0]);
-      nats += loss * static_cast<double>(batch.target_count);
+      float loss;
+      Download(ctx.device(), &loss, model.Loss(ctx, tokens, targets).value().raw(), sizeof loss);
+      nats += static_cast<double>(loss) * static_cast<double>(batch.target_count);
       bytes += static_cast<double>(batch.target_bytes);
       e.tokens += batch.target_count;
       ctx.position = Tensor();  // its memory is the next batch's

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "arch/model.h"
 #include "train/data.h"
@@ -21,6 +22,9 @@ struct Evaluation {
 Evaluation Evaluate(Context& ctx, const Model& model, const Dataset& data, int64_t B, int64_t T,
                     int64_t most_tokens,
                     const std::function<void(int64_t, int64_t)>& progress = nullptr);
+
+// Each input's place in its document, [B T].
+std::vector<int32_t> Positions(const Batch& batch);
 
 // A batch as a pass takes it: inputs and targets [B,T] in the context's arena, and ctx.position.
 void LoadBatch(Context& ctx, const Batch& batch, Tensor* tokens, Tensor* targets);

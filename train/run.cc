@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -27,21 +26,23 @@ std::string FreeDirectory(const std::string& name) {
   }
 }
 
+// What a file says of a tensor; its data is the caller's to set.
 TensorView ViewOf(const std::string& name, const Tensor& t) {
-  TensorView v{.name = name, .dtype = t.dtype(), .data = t.raw(), .bytes = t.bytes()};
+  TensorView v{.name = name, .dtype = t.dtype(), .bytes = t.bytes()};
   for (int i = 0; i < t.shape().rank(); ++i) v.shape.push_back(t.dim(i));
   return v;
 }
 
 // Copies a checkpoint's array over a tensor of the same name and shape.
-absl::Status Restore(const SafetensorsFile& file, const std::string& name, const Tensor& to) {
+absl::Status Restore(const SafetensorsFile& file, const std::string& name, Device device,
+                     const Tensor& to) {
   const TensorView* from = file.Find(name);
   const TensorView want = ViewOf(name, to);
   if (from == nullptr || from->shape != want.shape || from->dtype != want.dtype)
     return absl::FailedPreconditionError(
         absl::StrCat("the checkpoint has no ", name, " of shape ", to.shape().ToString(),
                      "; it is of another model. Resume with the config in the run directory"));
-  std::memcpy(to.raw(), from->data, static_cast<size_t>(to.bytes()));
+  Upload(device, to.raw(), from->data, to.bytes());
   return absl::OkStatus();
 }
 
@@ -76,9 +77,20 @@ class MetricsFile {
 };
 
 absl::Status Save(const std::string& directory, const Trainer& trainer, int64_t keep) {
-  std::vector<TensorView> weights, moments;
-  for (const auto& n : trainer.Weights()) weights.push_back(ViewOf(n.name, n.tensor));
-  for (const auto& n : trainer.Moments()) moments.push_back(ViewOf(n.name, n.tensor));
+  std::vector<std::vector<char>> copies;  // of what is not in the host's memory
+  const auto views = [&](const std::vector<Trainer::Named>& all) {
+    std::vector<TensorView> views;
+    for (const auto& n : all) {
+      views.push_back(ViewOf(n.name, n.tensor));
+      views.back().data = n.tensor.raw();
+      if (trainer.device() == Device::kCpu) continue;
+      copies.emplace_back(static_cast<size_t>(n.tensor.bytes()));
+      Download(trainer.device(), copies.back().data(), n.tensor.raw(), n.tensor.bytes());
+      views.back().data = copies.back().data();
+    }
+    return views;
+  };
+  const std::vector<TensorView> weights = views(trainer.Weights()), moments = views(trainer.Moments());
   return SaveCheckpoint(directory, trainer.step(), {.model = weights, .optimizer = moments},
                         nlohmann::json::object(), keep);
 }
@@ -88,9 +100,9 @@ absl::Status Resume(const std::string& directory, Trainer* trainer,
   TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadCheckpoint(directory));
   for (const std::string& w : checkpoint.warnings) message("warning: " + w);
   for (const auto& n : trainer->Weights())
-    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, n.name, n.tensor));
+    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, n.name, trainer->device(), n.tensor));
   for (const auto& n : trainer->Moments())
-    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.optimizer, n.name, n.tensor));
+    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.optimizer, n.name, trainer->device(), n.tensor));
   trainer->Resume(checkpoint.step);
   message(absl::StrCat("resumed at step ", checkpoint.step));
   return absl::OkStatus();
@@ -141,7 +153,7 @@ absl::StatusOr<std::string> TrainRun(
         absl::StrCat(directory, " does not exist; there is nothing to resume"));
   SetThreads(static_cast<int>(t.threads));
   TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
-                           Trainer::Create(config, tokenizer->vocab_size()));
+                           Trainer::Create(config, tokenizer->vocab_size(), options.device));
   if (options.resume) TESSERA_RETURN_IF_ERROR(Resume(directory, trainer.get(), message));
   TESSERA_RETURN_IF_ERROR(MakeDirectories(directory));
   TESSERA_RETURN_IF_ERROR(AtomicWrite(directory + "/config.yaml", PrintRunConfig(config)));
@@ -151,16 +163,28 @@ absl::StatusOr<std::string> TrainRun(
   TESSERA_RETURN_IF_ERROR(metrics.Open(directory + "/metrics.jsonl", trainer->step()));
   TESSERA_ASSIGN_OR_RETURN(EventWriter events, EventWriter::Open(directory, trainer->step() + 1));
   const auto start = std::chrono::steady_clock::now();
-  while (trainer->step() < t.LastStep() && *interrupted == 0) {
-    TESSERA_ASSIGN_OR_RETURN(const StepReport r, trainer->Step(data));
+  // Validation and checkpoints see the model as it is after their step: no step is started ahead of
+  // them.
+  const auto validates = [&](int64_t step) {
+    return t.eval_every > 0 && (step % t.eval_every == 0 || step == t.LastStep()) &&
+           data.ValidationBatches(t.batch, t.seq) > 0;
+  };
+  const auto saves = [&](int64_t step) { return step % t.save_every == 0 && step != t.LastStep(); };
+  const auto may_start = [&] {
+    const bool more = trainer->step() < t.LastStep() && *interrupted == 0;
+    return more && (trainer->started() == 0 || (trainer->started() < trainer->most_started() &&
+                                                !validates(trainer->step()) && !saves(trainer->step())));
+  };
+  while (true) {
+    while (may_start()) trainer->Start(data);
+    if (trainer->started() == 0) break;
+    TESSERA_ASSIGN_OR_RETURN(const StepReport r, trainer->Finish());
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     TESSERA_RETURN_IF_ERROR(metrics.Write(RowOf(r, t.TokensPerStep(), seconds)));
     std::vector<EventWriter::Scalar> scalars = {
         {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}, {"mfu", r.mfu}};
-    const bool last = r.step == t.LastStep();
-    if (t.eval_every > 0 && (r.step % t.eval_every == 0 || last) &&
-        data.ValidationBatches(t.batch, t.seq) > 0) {
+    if (validates(r.step)) {
       const Evaluation e = trainer->Evaluate(data);
       TESSERA_RETURN_IF_ERROR(metrics.Write({{"step", r.step},
                                              {"val_loss", e.loss},
@@ -173,7 +197,7 @@ absl::StatusOr<std::string> TrainRun(
         std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
     TESSERA_RETURN_IF_ERROR(events.Write(r.step, wall, scalars));
     report(*trainer, r);
-    if (r.step % t.save_every == 0 && !last)
+    if (saves(r.step))
       TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
   }
   TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
@@ -181,8 +205,9 @@ absl::StatusOr<std::string> TrainRun(
   return directory;
 }
 
-absl::StatusOr<LoadedRun> LoadRun(const std::string& directory) {
+absl::StatusOr<LoadedRun> LoadRun(const std::string& directory, Device device) {
   LoadedRun run;
+  run.device = device;
   TESSERA_ASSIGN_OR_RETURN(run.config, ReadRunConfig(directory + "/config.yaml", {}));
   const std::string own = directory + "/tokenizer.json";
   TESSERA_ASSIGN_OR_RETURN(run.tokenizer,
@@ -192,13 +217,13 @@ absl::StatusOr<LoadedRun> LoadRun(const std::string& directory) {
   {
     ParameterSet shapes(&meta, false);
     const Model model(run.config.model, run.tokenizer->vocab_size(), &shapes);
-    run.arena = std::make_unique<Arena>(Arena::Backing::kMemory, meta.peak_bytes());
+    run.arena = std::make_unique<Arena>(DeviceMemory(device, meta.peak_bytes()));
   }
   run.parameters = std::make_unique<ParameterSet>(run.arena.get(), false);
   run.model =
       std::make_unique<Model>(run.config.model, run.tokenizer->vocab_size(), run.parameters.get());
   for (const Parameter& p : run.parameters->all())
-    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, p.name, p.var.value()));
+    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, p.name, device, p.var.value()));
   run.step = checkpoint.step;
   return run;
 }

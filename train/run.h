@@ -17,6 +17,7 @@ namespace tessera {
 struct RunOptions {
   std::string directory;  // empty: runs/<config name>-<n>, the first n that is free
   bool resume = false;
+  Device device = Device::kCpu;
 };
 
 // Trains to the end (or train.stop_at, or until *interrupted), with a checkpoint at the end.
@@ -28,6 +29,7 @@ absl::StatusOr<std::string> TrainRun(
 
 // A trained model with what it needs to be used.
 struct LoadedRun {
+  Device device = Device::kCpu;
   RunConfig config;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Arena> arena;
@@ -35,7 +37,7 @@ struct LoadedRun {
   std::unique_ptr<Model> model;
   int64_t step = 0;
 };
-absl::StatusOr<LoadedRun> LoadRun(const std::string& directory);
+absl::StatusOr<LoadedRun> LoadRun(const std::string& directory, Device device = Device::kCpu);
 
 }  // namespace tessera
 

@@ -3,25 +3,40 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <numeric>
+#include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "kernels/adamw.h"
-#include "kernels/dispatch.h"
+#include "kernels/copy.h"
 #include "kernels/peak.h"
 
 namespace tessera {
 namespace {
 
-int64_t MachineBytes() {
+constexpr int64_t kOutcomeFloats = sizeof(StepOutcome) / sizeof(float);
+constexpr int64_t kStepFloats = sizeof(OptimizerStep) / sizeof(float);
+
+int64_t FreeBytes(Device device) {
+  if (device == Device::kCuda) return Cuda().FreeBytes();
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
 }
 
-std::vector<float> Floats(const Tensor& t) {
-  const float* p = t.data<float>();
-  return std::vector<float>(p, p + t.elements());
+// The names and sizes of the metrics of a training pass.
+std::map<std::string, int64_t> MetricSizes(const RunConfig& config, int64_t vocab_size) {
+  std::map<std::string, int64_t> sizes;
+  PassBytes(config.train.precision, [&](Context& ctx) {
+    ParameterSet parameters(ctx.arena(), true);
+    const Model model(config.model, vocab_size, &parameters);
+    Metrics metrics;
+    ctx.metrics = &metrics;
+    const Tensor ids = ctx.New({1, 1}, DType::kI32);
+    ctx.position = ids;
+    TrainPass(ctx, model, ids, ids, ctx.New({1}, DType::kF32));
+    for (const auto& [key, value] : metrics)
+      sizes[key.first + "." + key.second] = value.elements();
+  });
+  return sizes;
 }
 
 }  // namespace
@@ -29,40 +44,81 @@ std::vector<float> Floats(const Tensor& t) {
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const RunConfig& config,
                                                          int64_t vocab_size, Device device) {
   const TrainConfig& t = config.train;
+  if (device == Device::kCuda)
+    if (const std::string limits = CudaLimits(config.model, vocab_size, t.precision);
+        !limits.empty())
+      return absl::InvalidArgumentError(
+          absl::StrCat(limits, "change these sizes, or train with --device cpu"));
   const ModelCost cost = MeasureCost(config.model, vocab_size, t.batch, t.seq, t.precision);
+  std::vector<MetricValues> metrics;
+  int64_t floats = kOutcomeFloats;
+  for (const auto& [name, count] : MetricSizes(config, vocab_size)) {
+    metrics.push_back({name, floats, count});
+    floats += count;
+  }
   Arena arena(Arena::Backing::kMeta, 0);
   ParameterSet parameters(&arena, true);
   const Model model(config.model, vocab_size, &parameters);
-  // Values and gradients, then AdamW's two moments.
-  const int64_t parameter_bytes = 2 * arena.peak_bytes();
-  const int64_t need = parameter_bytes + cost.activation_bytes, have = MachineBytes();
+  // Values and gradients, then AdamW's two moments, and what a step reads and leaves.
+  const int64_t step_bytes = 12 * t.accumulate * t.batch * t.seq + 4 * (floats + kStepFloats) +
+                             arena.peak_bytes() / kOptimizerBlock +
+                             64 * static_cast<int64_t>(parameters.all().size() + 16);
+  const int64_t parameter_bytes = 2 * arena.peak_bytes() + step_bytes;
+  const int64_t need = parameter_bytes + cost.activation_bytes, have = FreeBytes(device);
   if (need > have)
     return absl::ResourceExhaustedError(absl::StrFormat(
         "this run needs %.2f GiB (%.2f for parameters, gradients and moments, %.2f for a "
-        "micro-batch of %d x %d tokens), the machine has %.2f; lower train.batch or train.seq, or "
+        "micro-batch of %d x %d tokens), the %s %.2f; lower train.batch or train.seq, or "
         "set `recompute: true` on layers",
         need * 0x1p-30, parameter_bytes * 0x1p-30, cost.activation_bytes * 0x1p-30, t.batch, t.seq,
-        have * 0x1p-30));
-  return std::unique_ptr<Trainer>(new Trainer(config, vocab_size, device, cost, parameter_bytes));
+        device == Device::kCuda ? "GPU has free" : "machine has", have * 0x1p-30));
+  return std::unique_ptr<Trainer>(
+      new Trainer(config, vocab_size, device, cost, std::move(metrics), parameter_bytes));
 }
 
 Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, const ModelCost& cost,
-                 int64_t parameter_bytes)
+                 std::vector<MetricValues> metrics, int64_t parameter_bytes)
     : config_(config),
       device_(device),
       cost_(cost),
-      parameter_arena_(Arena::Backing::kMemory, parameter_bytes),
-      // The metrics of the step before live on beside the next step's activations.
-      arena_(Arena::Backing::kMemory, cost.activation_bytes + (int64_t{1} << 20)),
+      metrics_(std::move(metrics)),
+      parameter_arena_(DeviceMemory(device, parameter_bytes)),
+      arena_(DeviceMemory(device, cost.activation_bytes + (int64_t{1} << 16))),
       parameters_(&parameter_arena_, true),
-      peak_flops_(MeasurePeakFlops(config.train.precision)) {
+      peak_flops_(device == Device::kCuda ? Cuda().MeasurePeakFlops(config.train.precision)
+                                          : MeasurePeakFlops(config.train.precision)) {
+  const TrainConfig& t = config_.train;
   model_ = std::make_unique<Model>(config_.model, vocab_size, &parameters_);
-  parameters_.Initialise(config_.train.seed);
-  for (const Parameter& p : parameters_.all())
-    for (std::vector<Tensor>* moments : {&first_moments_, &second_moments_}) {
-      moments->push_back(Tensor(&parameter_arena_, p.var.shape(), DType::kF32));
-      std::fill_n(moments->back().data<float>(), moments->back().elements(), 0.0f);
-    }
+  parameters_.Initialise(t.seed, device_);
+  const auto zeros = [&](const Shape& shape, DType dtype) {
+    Tensor tensor(&parameter_arena_, shape, dtype);
+    Zero(device_, tensor.raw(), tensor.bytes());
+    return tensor;
+  };
+  for (const Parameter& p : parameters_.all()) {
+    first_moments_.push_back(zeros(p.var.shape(), DType::kF32));
+    second_moments_.push_back(zeros(p.var.shape(), DType::kF32));
+    optimizer_tensors_.push_back(
+        {.parameter = p.var.data<float>(),
+         .gradient = p.var.grad()->grad.data<float>(),
+         .first_moment = first_moments_.back().data<float>(),
+         .second_moment = second_moments_.back().data<float>(),
+         .size = p.var.shape().elements(),
+         .weight_decay = p.decay == Decay::kYes ? static_cast<float>(t.weight_decay) : 0.0f});
+  }
+  tokens_ = zeros({3, t.accumulate, t.batch * t.seq}, DType::kI32);
+  scalars_ = zeros({kStepFloats + t.accumulate}, DType::kF32);
+  const int64_t last = metrics_.empty() ? kOutcomeFloats
+                                        : metrics_.back().first + metrics_.back().count;
+  outcome_ = zeros({last}, DType::kF32);
+  losses_ = zeros({t.accumulate}, DType::kF32);
+  partial_ = zeros({2 * OptimizerBlocks(optimizer_tensors_.data(),
+                                        static_cast<int64_t>(optimizer_tensors_.size()))},
+                   DType::kF32);
+  for (int64_t i = 0; i < most_started(); ++i)
+    slots_.push_back(std::unique_ptr<Slot>(new Slot{{device_, tokens_.bytes()},
+                                                    {device_, scalars_.bytes()},
+                                                    {device_, outcome_.bytes()}}));
 }
 
 Context Trainer::NewContext() {
@@ -71,86 +127,156 @@ Context Trainer::NewContext() {
   return ctx;
 }
 
-// One training pass over a micro-batch that has `share` of the step's targets. Returns its part of
-// the loss.
-double Trainer::Pass(const Batch& batch, double share, Metrics* metrics) {
-  Context ctx = NewContext();
-  ctx.counter = &counter_;
-  ctx.metrics = metrics;
-  Tensor tokens, targets;
-  LoadBatch(ctx, batch, &tokens, &targets);
-  const Tensor loss = TrainPass(ctx, *model_, tokens, targets, static_cast<float>(share));
-  return share * static_cast<double>(loss.data<float>()[0]);
+// The host's share of a step: which tokens, and the numbers that change from step to step.
+void Trainer::FillInputs(const Dataset& data, const Slot& slot) const {
+  const TrainConfig& t = config_.train;
+  const size_t all = static_cast<size_t>(t.accumulate * t.batch * t.seq);
+  auto* const inputs = slot.tokens.as<int32_t>();
+  auto* const share = slot.scalars.as<float>() + kStepFloats;
+  std::vector<double> targets;
+  double target_count = 0;
+  for (int64_t micro = 0; micro < t.accumulate; ++micro) {
+    const Batch batch = data.SampleBatch(
+        {.seed = t.seed, .step = step_, .micro_batch = micro, .micro_batches = t.accumulate},
+        t.batch, t.seq);
+    int32_t* to = inputs + micro * t.batch * t.seq;
+    std::copy(batch.inputs.begin(), batch.inputs.end(), to);
+    std::copy(batch.targets.begin(), batch.targets.end(), to + all);
+    const std::vector<int32_t> position = Positions(batch);
+    std::copy(position.begin(), position.end(), to + 2 * all);
+    targets.push_back(static_cast<double>(batch.target_count));
+    target_count += targets.back();
+  }
+  for (size_t micro = 0; micro < targets.size(); ++micro)
+    share[micro] = static_cast<float>(targets[micro] / std::max(1.0, target_count));
+  const double now = static_cast<double>(step_ + 1);
+  const OptimizerStep step = {
+      .lr = static_cast<float>(t.LearningRate().At(step_)),
+      .clip = static_cast<float>(t.clip),
+      .first_correction = static_cast<float>(1 / (1 - std::pow(t.beta1, now))),
+      .second_correction = static_cast<float>(1 / (1 - std::pow(t.beta2, now)))};
+  std::memcpy(slot.scalars.as<float>(), &step, sizeof step);
 }
 
-absl::StatusOr<StepReport> Trainer::Step(const Dataset& data) {
-  const auto start = std::chrono::steady_clock::now();
+// One training pass over a micro-batch.
+void Trainer::Pass(int64_t micro) {
   const TrainConfig& t = config_.train;
-  StepReport report;
-  counter_.Clear();
-  parameters_.ForgetGradients();
+  const auto ids = [&](int64_t which) {
+    return tokens_[which].Reshape({t.accumulate, t.batch, t.seq})[micro];
+  };
+  Context ctx = NewContext();
   Metrics metrics;
-  std::vector<Batch> batches;
-  int64_t target_count = 0;
-  for (int64_t micro = 0; micro < t.accumulate; ++micro) {
-    batches.push_back(data.SampleBatch(
-        {.seed = t.seed, .step = step_, .micro_batch = micro, .micro_batches = t.accumulate},
-        t.batch, t.seq));
-    target_count += batches.back().target_count;
-  }
-  for (const Batch& batch : batches) {
-    metrics.clear();
-    report.loss += Pass(batch,
-                        static_cast<double>(batch.target_count) /
-                            static_cast<double>(std::max<int64_t>(1, target_count)),
-                        &metrics);
-  }
-  const ScopeCost counted = counter_.Total();
-  report.flops = static_cast<double>(counted.forward.flops + counted.backward.flops);
-  for (const auto& [key, value] : metrics)
-    report.metrics[key.first + "." + key.second] = Floats(value);
-  metrics.clear();
+  ctx.counter = &counter_;
+  ctx.metrics = &metrics;
+  ctx.position = ids(2);
+  const Tensor loss =
+      TrainPass(ctx, *model_, ids(0), ids(1), scalars_.Slice(kStepFloats + micro, 1));
+  const auto keep = [&](const Tensor& from, float* to) {
+    Dispatch(device_, CopyArgs<float>{.x = from.data<float>(),
+                                      .x_stride = from.elements(),
+                                      .y = to,
+                                      .y_stride = from.elements(),
+                                      .mode = Grad::kOverwrite,
+                                      .rows = 1,
+                                      .C = from.elements()});
+  };
+  keep(loss, losses_.data<float>() + micro);
+  if (micro + 1 < t.accumulate) return;
+  for (const MetricValues& m : metrics_)
+    for (const auto& [key, value] : metrics)
+      if (key.first + "." + key.second == m.name) keep(value, outcome_.data<float>() + m.first);
+}
 
-  std::vector<AdamWTensor> tensors;
-  for (size_t i = 0; i < parameters_.all().size(); ++i) {
-    const Parameter& p = parameters_.all()[i];
+void Trainer::UpdateParameters() {
+  const TrainConfig& t = config_.train;
+  for (const Parameter& p : parameters_.all())
     // A parameter that nothing used this step (an expert's, say) has no gradient: zero.
     if (!p.var.grad()->started)
-      std::fill_n(p.var.grad()->grad.data<float>(), p.var.shape().elements(), 0.0f);
-    tensors.push_back(
-        {.parameter = p.var.data<float>(),
-         .gradient = p.var.grad()->grad.data<float>(),
-         .first_moment = first_moments_[i].data<float>(),
-         .second_moment = second_moments_[i].data<float>(),
-         .size = p.var.shape().elements(),
-         .weight_decay = p.decay == Decay::kYes ? static_cast<float>(t.weight_decay) : 0.0f});
+      Zero(device_, p.var.grad()->grad.raw(), p.var.grad()->grad.bytes());
+  const AdamWTensor* const tensors = optimizer_tensors_.data();
+  const auto count = static_cast<int64_t>(optimizer_tensors_.size());
+  auto* const partial = reinterpret_cast<double*>(partial_.raw());
+  const auto* const step = reinterpret_cast<const OptimizerStep*>(scalars_.raw());
+  auto* const outcome = reinterpret_cast<StepOutcome*>(outcome_.raw());
+  Dispatch(device_, SquareSumArgs{.tensors = tensors, .count = count, .partial = partial});
+  Dispatch(device_, StepOutcomeArgs{.partial = partial,
+                                    .blocks = OptimizerBlocks(tensors, count),
+                                    .loss = losses_.data<float>(),
+                                    .share = scalars_.data<float>() + kStepFloats,
+                                    .count = t.accumulate,
+                                    .step = step,
+                                    .outcome = outcome});
+  Dispatch(device_, AdamWArgs{.tensors = tensors,
+                              .count = count,
+                              .beta1 = static_cast<float>(t.beta1),
+                              .beta2 = static_cast<float>(t.beta2),
+                              .epsilon = static_cast<float>(t.epsilon),
+                              .step = step,
+                              .outcome = outcome});
+}
+
+// What the device does in a step; a function of what is in tokens_, scalars_ and the parameters.
+void Trainer::RunStep() {
+  counter_.Clear();
+  parameters_.ForgetGradients();
+  for (int64_t micro = 0; micro < config_.train.accumulate; ++micro) Pass(micro);
+  UpdateParameters();
+}
+
+void Trainer::Start(const Dataset& data) {
+  TESSERA_CHECK(started() < most_started(), "%ld steps are started", started());
+  const Clock::time_point at = Clock::now();
+  const Slot& slot = *slots_[static_cast<size_t>(step_ % most_started())];
+  FillInputs(data, slot);
+  slot.tokens.StartUpload(tokens_.raw());
+  slot.scalars.StartUpload(scalars_.raw());
+  // The first step is not recorded: it is the one in which kernels take the memory that they keep.
+  if (device_ == Device::kCuda && steps_run_ > 0) {
+    if (graph_ == nullptr)
+      RunAsGraph(device_, &graph_, [&] { RunStep(); });
+    else
+      Cuda().Launch(*graph_);
+  } else {
+    RunStep();
   }
-  report.lr = t.LearningRate().At(step_);
-  const int64_t count = static_cast<int64_t>(tensors.size());
-  std::vector<double> partial(static_cast<size_t>(OptimizerBlocks(tensors.data(), count)));
-  Dispatch(device_,
-           SquareSumArgs{.tensors = tensors.data(), .count = count, .partial = partial.data()});
-  report.grad_norm = std::sqrt(std::accumulate(partial.begin(), partial.end(), 0.0));
-  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm))
+  slot.outcome.StartDownload(outcome_.raw());
+  ++steps_run_;
+  started_.push_back({.step = ++step_,
+                      .lr = config_.train.LearningRate().At(step_ - 1),
+                      .at = at,
+                      .mark = Mark(device_)});
+}
+
+absl::StatusOr<StepReport> Trainer::Finish() {
+  TESSERA_CHECK(!started_.empty(), "no step is started");
+  const Started s = started_.front();
+  started_.pop_front();
+  Wait(device_, s.mark);
+  const auto now = Clock::now();
+  const Slot& slot = *slots_[static_cast<size_t>((s.step - 1) % most_started())];
+  const float* const values = slot.outcome.as<float>();
+  StepOutcome outcome;
+  std::memcpy(&outcome, values, sizeof outcome);
+  if (outcome.halted != 0) {
+    if (!started_.empty()) Wait(device_, started_.back().mark);
+    started_.clear();
+    step_ = s.step - 1;
     return absl::FailedPreconditionError(absl::StrFormat(
         "step %d: the loss is %g and the gradient's norm %g; nothing was updated. Lower train.lr "
         "(now %g), or raise train.warmup",
-        step_ + 1, report.loss, report.grad_norm, report.lr));
-  const double clip = t.clip > 0 && report.grad_norm > t.clip ? t.clip / report.grad_norm : 1.0;
-  const double t_now = static_cast<double>(step_ + 1);
-  Dispatch(device_,
-           AdamWArgs{.tensors = tensors.data(),
-                     .count = count,
-                     .lr = static_cast<float>(report.lr),
-                     .beta1 = static_cast<float>(t.beta1),
-                     .beta2 = static_cast<float>(t.beta2),
-                     .epsilon = static_cast<float>(t.epsilon),
-                     .gradient_scale = static_cast<float>(clip),
-                     .first_correction = static_cast<float>(1 / (1 - std::pow(t.beta1, t_now))),
-                     .second_correction = static_cast<float>(1 / (1 - std::pow(t.beta2, t_now)))});
-  report.step = ++step_;
-  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        s.step, outcome.loss, outcome.grad_norm, s.lr));
+  }
+  const ScopeCost counted = counter_.Total();
+  StepReport report = {.step = s.step,
+                       .loss = outcome.loss,
+                       .grad_norm = outcome.grad_norm,
+                       .lr = s.lr,
+                       .flops = static_cast<double>(counted.forward.flops + counted.backward.flops)};
+  for (const MetricValues& m : metrics_)
+    report.metrics[m.name].assign(values + m.first, values + m.first + m.count);
+  report.seconds = std::chrono::duration<double>(now - std::max(s.at, last_finish_)).count();
   report.mfu = report.flops / report.seconds / peak_flops_;
+  last_finish_ = now;
   return report;
 }
 

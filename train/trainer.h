@@ -1,7 +1,9 @@
 #ifndef TESSERA_TRAIN_TRAINER_H_
 #define TESSERA_TRAIN_TRAINER_H_
 
+#include <chrono>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -9,6 +11,8 @@
 
 #include "arch/cost.h"
 #include "arch/model.h"
+#include "kernels/adamw.h"
+#include "kernels/device/memory.h"
 #include "train/data.h"
 #include "train/evaluate.h"
 #include "train/run_config.h"
@@ -20,9 +24,9 @@ struct StepReport {
   double loss = 0;       // mean cross-entropy, nats a token
   double grad_norm = 0;  // before clipping
   double lr = 0;
-  double seconds = 0;
-  double flops = 0;  // counted as its kernels ran: forward and backward, nothing run again
-  double mfu = 0;    // flops / seconds / peak_flops()
+  double seconds = 0;  // since the step before, or since it was started
+  double flops = 0;    // counted as its kernels ran: forward and backward, nothing run again
+  double mfu = 0;      // flops / seconds / peak_flops()
   // Blocks' own metrics of the last micro-batch: "layers[1].moe.load" -> one or more values.
   std::map<std::string, std::vector<float>> metrics;
 };
@@ -30,24 +34,34 @@ struct StepReport {
 // A model in training: parameters, AdamW's moments and one arena for everything a step needs, all
 // sized before the first step. A step is a pure function of (parameters, moments, step number,
 // data), so a run continued from a checkpoint gives the same bits as one that never stopped.
+//
+// On a GPU the second step is recorded as a graph, which the steps after it launch as it is: what
+// differs between steps (tokens, learning rate) is copied to the device before. Steps are started
+// ahead of their reports, so that the device never waits for the host.
 class Trainer {
  public:
-  // Checks the memory a step takes against what the machine has.
+  // Checks the memory a step takes against what the device has and, for a GPU, that there are
+  // kernels for the model's sizes.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(const RunConfig& config,
                                                          int64_t vocab_size,
                                                          Device device = Device::kCpu);
+  // How many steps may be started before the first of them is finished: 1 on the CPU, where Start
+  // does all the work, 2 on a GPU.
+  int64_t most_started() const { return device_ == Device::kCuda ? 2 : 1; }
+  int64_t started() const { return static_cast<int64_t>(started_.size()); }
+  void Start(const Dataset& data);
+  // Waits for the first step started. A loss or gradient that is not finite is an error; neither
+  // that step nor one started after it updates anything.
+  absl::StatusOr<StepReport> Finish();
+  absl::StatusOr<StepReport> Step(const Dataset& data) {
+    Start(data);
+    return Finish();
+  }
 
-  absl::StatusOr<StepReport> Step(const Dataset& data);
-  Evaluation Evaluate(const Dataset& data);
-
+  // Of the steps started.
   int64_t step() const { return step_; }
-  const ModelCost& cost() const { return cost_; }
-  const Model& model() const { return *model_; }
-  int64_t parameter_bytes() const { return parameter_arena_.peak_bytes(); }
-  int64_t activation_peak_bytes() const { return arena_.peak_bytes(); }
-  // FLOP/s that the threads reach on registers alone, measured when the trainer was made.
-  double peak_flops() const { return peak_flops_; }
-
+  // The next ones need that all steps started are finished.
+  Evaluation Evaluate(const Dataset& data);
   // What a checkpoint holds.
   struct Named {
     std::string name;
@@ -57,19 +71,59 @@ class Trainer {
   std::vector<Named> Moments() const;
   void Resume(int64_t step) { step_ = step; }
 
+  Device device() const { return device_; }
+  const ModelCost& cost() const { return cost_; }
+  const Model& model() const { return *model_; }
+  int64_t parameter_bytes() const { return parameter_arena_.peak_bytes(); }
+  int64_t activation_peak_bytes() const { return arena_.peak_bytes(); }
+  // FLOP/s that the device can reach: the CPU's threads on registers alone, a GPU in a large
+  // product. Measured when the trainer was made.
+  double peak_flops() const { return peak_flops_; }
+
  private:
+  using Clock = std::chrono::steady_clock;
+  struct Started {
+    int64_t step;
+    double lr;
+    Clock::time_point at;
+    int64_t mark;
+  };
+  // Where a metric's values are among those that a step brings back.
+  struct MetricValues {
+    std::string name;
+    int64_t first, count;
+  };
+  // The host's side of a step in flight.
+  struct Slot {
+    HostBuffer tokens, scalars, outcome;
+  };
+
   Trainer(const RunConfig& config, int64_t vocab_size, Device device, const ModelCost& cost,
-          int64_t parameter_bytes);
+          std::vector<MetricValues> metrics, int64_t parameter_bytes);
   Context NewContext();
-  double Pass(const Batch& batch, double share, Metrics* metrics);
+  void FillInputs(const Dataset& data, const Slot& slot) const;
+  void RunStep();
+  void Pass(int64_t micro);
+  void UpdateParameters();
 
   RunConfig config_;
   Device device_;
   ModelCost cost_;
+  std::vector<MetricValues> metrics_;
   Arena parameter_arena_, arena_;
   ParameterSet parameters_;
   std::unique_ptr<Model> model_;
   std::vector<Tensor> first_moments_, second_moments_;
+  std::vector<AdamWTensor> optimizer_tensors_;
+  // In the device's memory. What a step reads: tokens_ [3, micro-batches, B T] int32 (inputs,
+  // targets, positions), scalars_ (OptimizerStep, then each micro-batch's share of the targets).
+  // What it leaves: outcome_ (StepOutcome, then the metrics).
+  Tensor tokens_, scalars_, outcome_, losses_, partial_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::deque<Started> started_;
+  std::unique_ptr<CudaDevice::Graph> graph_;
+  int64_t steps_run_ = 0;  // by this object
+  Clock::time_point last_finish_;
   CostCounter counter_;
   double peak_flops_;
   int64_t step_ = 0;

@@ -63,7 +63,7 @@ bool AlignedKeys(const AttentionArgs<T>& a) {
 }
 
 // use(constant): the smallest width of tiles that holds heads of K and V channels.
-constexpr int64_t kMaxHeadWidth = 256;
+constexpr int64_t kMaxHeadWidth = AttentionArgs<float>::kCudaWidth;
 template <class Use>
 void ByHeadWidth(int64_t K, int64_t V, Use&& use) {
   const int64_t width = K > V ? K : V;

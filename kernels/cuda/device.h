@@ -45,6 +45,8 @@ using namespace simt::device;
 
 #include <type_traits>
 
+#include "kernels/cuda/registry.h"
+
 namespace tessera {
 
 // For code that is generic over float and bf16, as ToFloat is.
@@ -56,18 +58,10 @@ __device__ __forceinline__ T FromFloat(float x) {
     return ToBf16(x);
 }
 
-namespace TESSERA_DEVICE {
-template <class Args>
-void Run(const Args& args);
-}
-
 }  // namespace tessera
 
 #define TESSERA_DEVICE_KERNEL_OF(Args, Function) \
-  template <>                                    \
-  void Run(const Args& args) {                   \
-    Function(args);                              \
-  }
+  const KernelEntry TESSERA_KERNEL_NAME(__COUNTER__)(KernelOf<Args, Function>{});
 #define TESSERA_DEVICE_KERNEL(Op)               \
   TESSERA_DEVICE_KERNEL_OF(Op##Args<float>, Op) \
   TESSERA_DEVICE_KERNEL_OF(Op##Args<bf16>, Op)

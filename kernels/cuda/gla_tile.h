@@ -16,7 +16,7 @@ namespace {
 constexpr int kC = 16, kSpanChunks = 4, kSpan = kC * kSpanChunks;
 static_assert(kC == GlaScanArgs<float>::kChunk &&
               kSpanChunks == GlaScanArgs<float>::kChunksPerKept);
-constexpr int kMaxGlaWidth = 128;
+constexpr int kMaxGlaWidth = GlaScanArgs<float>::kCudaWidth;
 
 // One chunk of one head in shared memory; rows past the end of the sequence are zeros that do not
 // decay. `since` and `until` are products of decays as in kernels/gla_scan.cc.
@@ -166,9 +166,7 @@ __global__ void __launch_bounds__(kScanThreads)
 
 template <class T>
 void CheckSizes(const GlaScanArgs<T>& a) {
-  TESSERA_CHECK(a.K <= kMaxGlaWidth && a.V <= kMaxGlaWidth,
-                "heads of %ld x %ld; the CUDA kernels of gated linear attention take up to %d x %d",
-                a.K, a.V, kMaxGlaWidth, kMaxGlaWidth);
+  TESSERA_CHECK(a.CudaLimit().empty(), "%s", a.CudaLimit().c_str());
 }
 
 // The two launches that leave the states in `states`.

@@ -117,9 +117,7 @@ __global__ void __launch_bounds__(kScanThreads)
 
 template <class T>
 void CheckSizes(const SsdScanArgs<T>& a) {
-  TESSERA_CHECK(a.N <= 128 && a.P <= 128 && (a.N <= 64 || a.P <= 64),
-                "a scan of states of %ld x %ld; the CUDA kernels take up to 128 x 64 or 64 x 128",
-                a.N, a.P);
+  TESSERA_CHECK(a.CudaLimit().empty(), "%s", a.CudaLimit().c_str());
 }
 
 // The two launches that leave the states in `states`.

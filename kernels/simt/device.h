@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <source_location>
 #include <tuple>
 #include <type_traits>
@@ -14,6 +15,7 @@
 
 #include "core/dtype.h"
 #include "kernels/simt/block.h"
+#include "kernels/simt/launch_stream.h"
 #include "kernels/simt/vector_types.h"
 #include "kernels/simt/warp.h"
 
@@ -230,25 +232,30 @@ inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 }
 
 inline float* ScratchFloats(int64_t count) {
+  if (LaunchStream() != nullptr) return LaunchStream()->Scratch(count);
   static thread_local std::vector<float> scratch;
   scratch.assign(static_cast<size_t>(count), std::bit_cast<float>(~0u));
   return scratch.data();
 }
 
-// Work is done by the time that Launch returns.
+// Work is done by the time that Launch returns, unless a stream takes it.
 template <class... P, class... A>
 void Launch(void (*kernel)(P...), dim3 grid, dim3 block, int64_t shared_bytes, A&&... a) {
   struct Work {
     void (*kernel)(P...);
     std::tuple<std::decay_t<P>...> arguments;
   } work = {kernel, std::tuple<std::decay_t<P>...>(static_cast<P>(std::forward<A>(a))...)};
-  RunGrid(
-      grid, block, shared_bytes,
-      [](void* p) {
-        const Work& w = *static_cast<const Work*>(p);
-        std::apply(w.kernel, w.arguments);
-      },
-      &work);
+  auto run = [=]() mutable {
+    RunGrid(
+        grid, block, shared_bytes,
+        [](void* p) {
+          const Work& w = *static_cast<const Work*>(p);
+          std::apply(w.kernel, w.arguments);
+        },
+        &work);
+  };
+  if (LaunchStream() != nullptr) return LaunchStream()->Enqueue(run);
+  run();
 }
 
 }  // namespace tessera::simt::device

@@ -1,0 +1,79 @@
+#include "kernels/device/cuda.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/check.h"
+#include "core/status.h"
+
+namespace tessera {
+namespace {
+
+constexpr char kLibrary[] = "libtessera_cuda.so";
+
+CudaDevice* device = nullptr;
+
+// Beside the program, as in a build; where an installation puts it; or where the environment says.
+std::vector<std::filesystem::path> Places() {
+  namespace fs = std::filesystem;
+  if (const char* named = std::getenv("TESSERA_CUDA_LIBRARY")) return {named};
+  std::error_code none;
+  const fs::path folder = fs::read_symlink("/proc/self/exe", none).parent_path();
+  return {folder / kLibrary, folder.parent_path() / TESSERA_LIBRARY_FOLDER / kLibrary};
+}
+
+absl::StatusOr<CudaDevice*> Load() {
+  const std::vector<std::filesystem::path> places = Places();
+  for (const auto& path : places) {
+    std::error_code none;
+    if (!std::filesystem::exists(path, none)) continue;
+    void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr)
+      return absl::FailedPreconditionError(absl::StrCat("the CUDA kernels do not load: ", dlerror()));
+    const auto open =
+        reinterpret_cast<decltype(&TesseraCudaDevice)>(dlsym(library, "TesseraCudaDevice"));
+    if (open == nullptr)
+      return absl::FailedPreconditionError(
+          absl::StrCat(path.string(), " is not a library of Tessera's CUDA kernels"));
+    std::string error;
+    CudaDevice* const opened = open(kCudaInterface, &error);
+    if (opened == nullptr) return absl::FailedPreconditionError(error);
+    return opened;
+  }
+  return absl::NotFoundError(absl::StrCat(
+      "this build has no CUDA kernels (no ",
+      absl::StrJoin(places, ", no ",
+                    [](std::string* out, const auto& p) { out->append(p.string()); }),
+      "); they are built where CMake finds an nvcc, and -DTESSERA_CUDA=ON says why it does not"));
+}
+
+}  // namespace
+
+absl::Status OpenCuda() {
+  if (device != nullptr) return absl::OkStatus();
+  TESSERA_ASSIGN_OR_RETURN(device, Load());
+  return absl::OkStatus();
+}
+
+CudaDevice& Cuda() {
+  TESSERA_CHECK(device != nullptr, "no GPU is open");
+  return *device;
+}
+
+void UseCudaDevice(CudaDevice* other) { device = other; }
+
+CudaDevice::Kernel FindCudaKernel(const char* op, const std::type_info& args, size_t bytes) {
+  const CudaDevice::Kernel kernel = Cuda().Find(args.name(), bytes);
+  if (kernel == nullptr)
+    throw CudaError(absl::StrCat("the CUDA kernels have no ", op,
+                                 ": they are of another build than the program; build both again"));
+  return kernel;
+}
+
+}  // namespace tessera
