@@ -30,6 +30,7 @@ void Matmul(const MatmulArgs& m) {
   const bool a_outer = m.a.order == Order::kPlain, b_outer = m.b.order == Order::kTransposed;
   if (m.M <= kFewRows && a_outer && b_outer)
     return Launch(FewRowsKernel, FewRowsGrid(m.M, m.N), dim3{kProductThreads}, 0, a, b, m);
+  if (LibraryProduct(m)) return;
   const dim3 grid{static_cast<unsigned>(CeilDivide(m.M, kTile)),
                   static_cast<unsigned>(CeilDivide(m.N, kTile))};
   ByProduct(m.precision, a_outer, b_outer, [&](auto p, auto outer_a, auto outer_b) {

@@ -12,8 +12,8 @@ namespace {
 
 constexpr float kLowest = -3.402823466e38f;
 constexpr int kWarps = 8, kThreads = 256;
-// A lane has experts lane, lane + 32, ... and a bit for each of them that was chosen.
-constexpr int64_t kMaxExperts = RoutingArgs::kCudaExperts;
+// A lane has experts lane, lane + 32, ... and a bit of 64 for each of them that was chosen.
+static_assert(RoutingArgs::kCudaExperts <= 64 * 32);
 
 struct Best {
   float value;

@@ -8,7 +8,7 @@
 #include "arch/registry.h"
 #include "core/parallel.h"
 #include "tests/op_case.h"
-#include "tests/host_gpu.h"
+#include "tests/test_gpu.h"
 
 namespace tessera::testing {
 namespace {

@@ -8,7 +8,7 @@
 #include "core/status.h"
 #include "generate/generator.h"
 #include "kernels/matmul.h"
-#include "tests/host_gpu.h"
+#include "tests/test_gpu.h"
 #include "train/files.h"
 #include "train/run.h"
 

@@ -9,8 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/arena.h"
-#include "kernels/device/memory.h"
+#include "kernels/device/cuda_device.h"
 #include "kernels/simt/launch_stream.h"
 
 // A GPU for tests where there is none: the CUDA kernels compiled for the host, behind the interface
@@ -32,6 +31,7 @@ class HostGpu final : public CudaDevice, public simt::Stream {
   std::string Name() const override { return "the host"; }
   int64_t FreeBytes() override { return memory_bytes_; }
   double MeasurePeakFlops(DType) override { return 1e12; }
+  double MeasureCopyBandwidth() override { return 1e11; }
   Kernel Find(const char* args_type, size_t args_bytes) override;
   void* Allocate(Memory kind, int64_t bytes) override;
   void Free(Memory kind, void* p) noexcept override;
@@ -74,23 +74,6 @@ class HostGpu final : public CudaDevice, public simt::Stream {
   int64_t scratch_floats_ = 0;
   Counts counts_;
 };
-
-// Puts a GPU in the place of the tests' own for the life of the object.
-class ScopedHostGpu {
- public:
-  explicit ScopedHostGpu(HostGpu::Mode mode, int64_t memory_bytes = int64_t{1} << 40);
-  ~ScopedHostGpu();
-  HostGpu& operator*() { return gpu_; }
-  HostGpu* operator->() { return &gpu_; }
-
- private:
-  HostGpu gpu_;
-};
-
-// Whether the tests' GPU is a real one: TESSERA_TEST_GPU=1 (bench/gpu_check).
-bool RealGpu();
-// For tensors that tests write and read themselves.
-Arena::Memory TouchableMemory(Device device, int64_t bytes);
 
 }  // namespace tessera::testing
 

@@ -3,7 +3,7 @@
 
 #include "core/parallel.h"
 #include "kernels/simt/block.h"
-#include "tests/host_gpu.h"
+#include "tests/test_gpu.h"
 #include "tests/op_case.h"
 
 namespace tessera::testing {

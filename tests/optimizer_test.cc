@@ -6,7 +6,7 @@
 #include "core/parallel.h"
 #include "kernels/adamw.h"
 #include "kernels/dispatch.h"
-#include "tests/host_gpu.h"
+#include "tests/test_gpu.h"
 #include "train/schedule.h"
 
 namespace tessera {

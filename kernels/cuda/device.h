@@ -28,6 +28,8 @@
 //   void Launch(kernel, dim3 grid, dim3 block, int64_t shared_bytes, arguments...);
 //   float* ScratchFloats(int64_t count);    // device memory for partial results between launches:
 //     // contents undefined, valid until the next call
+//   bool LibraryProduct(const MatmulArgs&);  // the GPU's own library does the product, or says that
+//     it does not; on the host it never does
 //
 // A kernels/x.cu puts its code in namespace tessera::TESSERA_DEVICE and ends with the Args that it
 // serves: TESSERA_DEVICE_KERNEL(RmsNorm) for RmsNormArgs<float> and RmsNormArgs<bf16>.

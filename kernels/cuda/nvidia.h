@@ -88,6 +88,7 @@ __device__ __forceinline__ void mma_tf32(float (&d)[4], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+using cuda::LibraryProduct;
 using cuda::ScratchFloats;
 
 template <class... P, class... A>

@@ -5,14 +5,25 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
-// The stream that kernels are launched on, and what a failed launch becomes.
+#include "kernels/matmul.h"
+
+// The stream that kernels are launched on, and what a failed call becomes: CudaError.
 
 namespace tessera::cuda {
 
 cudaStream_t Stream();
+// Memory for partial results between launches, valid until the next call. It grows, and cannot
+// while a graph is recorded.
 float* ScratchFloats(int64_t count);
+void Check(cudaError_t result, const std::string& what);
 void CheckLaunch(cudaError_t result, dim3 grid, dim3 block, size_t dynamic_shared_bytes);
+
+// The product by cuBLASLt. False, and nothing done, where its arguments are not for it: row lists,
+// a scale a row, fp32 rows that are not aligned to 16 bytes, a bias of a bf16 result. fp32 is
+// computed as fp32, not as TF32; fp32 factors of a bf16 product are rounded first.
+bool LibraryProduct(const MatmulArgs& m);
 
 }  // namespace tessera::cuda
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "kernels/matmul.h"
 #include "kernels/simt/block.h"
 #include "kernels/simt/launch_stream.h"
 #include "kernels/simt/vector_types.h"
@@ -230,6 +231,8 @@ inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                      Site at = Site::current()) {
   MultiplyTf32(d, a, b0, b1, at);
 }
+
+inline bool LibraryProduct(const MatmulArgs&) { return false; }
 
 inline float* ScratchFloats(int64_t count) {
   if (LaunchStream() != nullptr) return LaunchStream()->Scratch(count);
