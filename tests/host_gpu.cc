@@ -21,7 +21,10 @@ struct HostGpu::Recorded : Graph {
   std::vector<Work> work;
 };
 
-HostGpu::HostGpu(Mode mode, int64_t memory_bytes) : mode_(mode), memory_bytes_(memory_bytes) {}
+HostGpu::HostGpu(Mode mode, int64_t memory_bytes) : mode_(mode), memory_bytes_(memory_bytes) {
+  const char* const blocking = std::getenv("CUDA_LAUNCH_BLOCKING");
+  blocking_ = blocking != nullptr && std::string(blocking) == "1";
+}
 
 HostGpu::~HostGpu() {
   RunUntil(marks_ + 1);
@@ -43,6 +46,7 @@ void HostGpu::Do(Work work) {
     work();
   } else {
     queue_.push_back(std::move(work));
+    if (blocking_) RunUntil(marks_ + 1);
   }
 }
 
@@ -78,8 +82,8 @@ void* HostGpu::Allocate(Memory kind, int64_t bytes) {
   void* const p = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) throw CudaError("out of memory");
-  device_memory_[p] = size;
-  if (mode_ == Mode::kAtOnce) return p;
+  (kind == Memory::kManaged ? managed_memory_ : device_memory_)[p] = size;
+  if (mode_ == Mode::kAtOnce || kind == Memory::kManaged) return p;
   std::memset(p, 0xFF, static_cast<size_t>(size));  // NaN
   mprotect(p, static_cast<size_t>(size), PROT_NONE);
   return p;
@@ -88,8 +92,9 @@ void* HostGpu::Allocate(Memory kind, int64_t bytes) {
 void HostGpu::Free(Memory kind, void* p) noexcept {
   RunUntil(marks_ + 1);
   if (kind == Memory::kPinned) return std::free(p);
-  munmap(p, static_cast<size_t>(device_memory_.at(p)));
-  device_memory_.erase(p);
+  auto& memory = kind == Memory::kManaged ? managed_memory_ : device_memory_;
+  munmap(p, static_cast<size_t>(memory.at(p)));
+  memory.erase(p);
 }
 
 void HostGpu::Upload(void* to, const void* from, int64_t bytes) {

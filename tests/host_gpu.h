@@ -65,7 +65,8 @@ class HostGpu final : public CudaDevice, public simt::Stream {
 
   Mode mode_;
   int64_t memory_bytes_;
-  std::map<void*, int64_t> device_memory_;  // bytes mapped
+  bool blocking_;                                            // CUDA_LAUNCH_BLOCKING=1
+  std::map<void*, int64_t> device_memory_, managed_memory_;  // bytes mapped
   std::deque<Work> queue_;
   std::exception_ptr failure_;
   std::unique_ptr<std::vector<Work>> capture_;
