@@ -1,6 +1,8 @@
+#include "kernels/grouped_matmul.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/reduce.h"
-#include "kernels/grouped_matmul.h"
+#include "kernels/cuda/rounded.h"
+#include "kernels/cuda/warpgroup_product.h"
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
@@ -14,21 +16,72 @@ __device__ __forceinline__ void Finish(const GroupedMatmulArgs& g, int64_t e, in
 }
 
 // How many rows each expert has is known on the device alone, so the grid is as large as it could
-// have to be: a tile for every 64 rows and one more an expert. Block i looks for the i-th tile of
-// all experts and leaves if there is none, the whole block together.
+// have to be: a tile for every `height` rows and one more an expert. Block i looks for the i-th tile
+// of all experts and leaves if there is none, the whole block together.
+struct ExpertTile {
+  int64_t e, first;  // e = E: none
+};
+__device__ __forceinline__ ExpertTile FindTile(const GroupedMatmulArgs& g, int height) {
+  int64_t tile = blockIdx.x, e = 0;
+  for (; e < g.E; ++e) {
+    const int64_t tiles = (g.offsets[e + 1] - g.offsets[e] + height - 1) / height;
+    if (tile < tiles) return {e, g.offsets[e] + tile * height};
+    tile -= tiles;
+  }
+  return {e, 0};
+}
+unsigned TileCount(const GroupedMatmulArgs& g, int height) {
+  return static_cast<unsigned>(CeilDivide(g.rows, height) + g.E);
+}
+
 template <Precision P, bool kBOuter>
 __global__ void __launch_bounds__(kProductThreads)
     GroupedMatmulKernel(Side a, Side b, GroupedMatmulArgs g) {
-  int64_t tile = blockIdx.x, e = 0;
-  for (; e < g.E; ++e) {
-    const int64_t tiles = (g.offsets[e + 1] - g.offsets[e] + kTile - 1) / kTile;
-    if (tile < tiles) break;
-    tile -= tiles;
-  }
+  const auto [e, first] = FindTile(g, kTile);
   if (e == g.E) return;
-  TileProduct<P, true, kBOuter>(a, Moved(b, e * g.b_group_stride), g.offsets[e] + tile * kTile,
-                                g.offsets[e + 1], int64_t{blockIdx.y} * kTile, g.N, 0, g.K,
-                                [&](int64_t i, int64_t j, float v) { Finish(g, e, i, j, v); });
+  TileProduct<P, true, kBOuter>(a, Moved(b, e * g.b_group_stride), first, g.offsets[e + 1], int64_t{blockIdx.y} * kTile, g.N, 0, g.K,
+                                [&, e = e](int64_t i, int64_t j, float v) { Finish(g, e, i, j, v); });
+}
+
+// The same by warpgroups.
+template <bool kBByK>
+__global__ void __launch_bounds__(kWgThreads, 1)
+    WarpgroupMatmulKernel(TESSERA_GRID_CONSTANT TensorMap a, TESSERA_GRID_CONSTANT TensorMap b,
+                          GroupedMatmulArgs g) {
+  const auto [e, first] = FindTile(g, kWgTile);
+  if (e == g.E) return;
+  const int64_t column = int64_t{blockIdx.y} * kWgTile, end = g.offsets[e + 1];
+  WarpgroupProduct<false, kBByK, false>(
+      a, b, {first, 0, 0}, {column, 0, e}, g.K,
+      [&, e = e, first = first](int row, int j, float v) {
+        if (first + row < end && column + j < g.N) Finish(g, e, first + row, column + j, v);
+      });
+}
+
+// Matrices of all experts as one, where they follow each other.
+Stored Experts(const GroupedMatmulArgs& g) {
+  const bool plain = g.b.order == Order::kPlain;
+  return {g.b, g.E * (plain ? g.K : g.N), plain ? g.N : g.K};
+}
+bool ByWarpgroups(const GroupedMatmulArgs& g) {
+  const int64_t rows = g.b.order == Order::kPlain ? g.K : g.N;
+  return PrefersWgmma(g.rows) && g.precision == Precision::kBF16 && g.K > 0 && g.E > 0 &&
+         g.b_group_stride == rows * g.b.stride;
+}
+void WarpgroupMatmul(const GroupedMatmulArgs& g) {
+  Stored a = {g.a, g.rows, g.K}, b = Experts(g);
+  float* const scratch = ScratchFloats(a.CopyFloats() + b.CopyFloats());
+  MakeReady(&b, scratch + a.CopyFloats());
+  MakeReady(&a, scratch, g.offsets + g.E);
+  const auto map = [](const Stored& s, int64_t groups) {
+    const int64_t rows = s.rows / groups;
+    return MakeTensorMap(static_cast<const bf16*>(s.factor.data), s.columns, rows, groups,
+                         s.factor.stride, rows * s.factor.stride, 64);
+  };
+  const dim3 grid{TileCount(g, kWgTile), static_cast<unsigned>(CeilDivide(g.N, kWgTile))};
+  const auto kernel =
+      g.b.order == Order::kPlain ? WarpgroupMatmulKernel<true> : WarpgroupMatmulKernel<false>;
+  Launch(kernel, grid, dim3{kWgThreads}, kWgSharedBytes, map(a, 1), map(b, g.E), g);
 }
 
 __global__ void __launch_bounds__(kProductThreads)
@@ -47,8 +100,8 @@ void GroupedMatmul(const GroupedMatmulArgs& g) {
   const bool b_outer = g.b.order == Order::kTransposed;
   if (g.rows <= kFewRows && b_outer)
     return Launch(FewRowsKernel, FewRowsGrid(g.rows, g.N), dim3{kProductThreads}, 0, a, b, g);
-  const dim3 grid{static_cast<unsigned>(CeilDivide(g.rows, kTile) + g.E),
-                  static_cast<unsigned>(CeilDivide(g.N, kTile))};
+  if (ByWarpgroups(g)) return WarpgroupMatmul(g);
+  const dim3 grid{TileCount(g, kTile), static_cast<unsigned>(CeilDivide(g.N, kTile))};
   ByProduct(g.precision, true, b_outer, [&](auto p, auto, auto outer_b) {
     Launch(GroupedMatmulKernel<p.value, outer_b.value>, grid, dim3{kProductThreads}, 0, a, b, g);
   });
@@ -66,7 +119,38 @@ __global__ void __launch_bounds__(kProductThreads)
                                [&](int64_t i, int64_t j, float v) { Put(dw, i, j, v); });
 }
 
+// The same by warpgroups: both factors are stored by rows of what is summed over.
+__global__ void __launch_bounds__(kWgThreads, 1)
+    WarpgroupWeightGradKernel(TESSERA_GRID_CONSTANT TensorMap dy, TESSERA_GRID_CONSTANT TensorMap x,
+                              GroupedWeightGradArgs g) {
+  const int64_t e = blockIdx.z, n = int64_t{blockIdx.x} * kWgTile, k = int64_t{blockIdx.y} * kWgTile;
+  Product dw = g.dw;
+  dw.data = static_cast<char*>(dw.data) + e * g.dw_group_stride * (dw.dtype == DType::kF32 ? 4 : 2);
+  const int64_t first = g.offsets[e];
+  WarpgroupProduct<true, true, true>(dy, x, {n, first, 0}, {k, first, 0}, g.offsets[e + 1] - first,
+                                     [&](int i, int j, float v) {
+                                       if (n + i < g.N && k + j < g.K) Put(dw, n + i, k + j, v);
+                                     });
+}
+
+void WarpgroupWeightGrad(const GroupedWeightGradArgs& g) {
+  Stored dy = {g.dy, g.rows, g.N}, x = {g.x, g.rows, g.K};
+  float* const scratch = ScratchFloats(dy.CopyFloats() + x.CopyFloats());
+  MakeReady(&x, scratch + dy.CopyFloats(), g.offsets + g.E);
+  MakeReady(&dy, scratch, g.offsets + g.E);
+  const auto map = [](const Stored& s) {
+    return MakeTensorMap(static_cast<const bf16*>(s.factor.data), s.columns, s.rows, 1,
+                         s.factor.stride, s.rows * s.factor.stride, 64);
+  };
+  Launch(WarpgroupWeightGradKernel,
+         dim3{static_cast<unsigned>(CeilDivide(g.N, kWgTile)),
+              static_cast<unsigned>(CeilDivide(g.K, kWgTile)), static_cast<unsigned>(g.E)},
+         dim3{kWgThreads}, kWgSharedBytes, map(dy), map(x), g);
+}
+
 void GroupedWeightGrad(const GroupedWeightGradArgs& g) {
+  if (PrefersWgmma(g.rows) && g.precision == Precision::kBF16 && g.rows > 0)
+    return WarpgroupWeightGrad(g);
   const dim3 grid{static_cast<unsigned>(CeilDivide(g.N, kTile)),
                   static_cast<unsigned>(CeilDivide(g.K, kTile)), static_cast<unsigned>(g.E)};
   if (g.precision == Precision::kBF16)

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "kernels/device/cuda_device.h"
-#include "kernels/simt/launch_stream.h"
+#include "kernels/simt/launch.h"
 
 // A GPU for tests where there is none: the CUDA kernels compiled for the host, behind the interface
 // of the real one.

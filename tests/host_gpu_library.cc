@@ -1,4 +1,4 @@
-#include "kernels/simt/launch_stream.h"
+#include "kernels/simt/launch.h"
 #include "tests/host_gpu.h"
 
 // The GPU on the host in the place of libtessera_cuda.so, so that tests run the whole program on it:

@@ -64,6 +64,7 @@ struct OpCase {
   std::function<std::vector<Array<Real>>(const std::vector<Array<Real>>&)> reference_real;
   Bars bars;
   bool bf16 = true;                // false: why not stands in the case
+  bool grouped = false;            // has grouped products, which sm_90 has its own kernels for
   bool finite_differences = true;  // false where the reference has kinks or ties
 
   // f is a generic callable: [](const auto& in) { using R = ...; return std::vector<Array<R>>{...};

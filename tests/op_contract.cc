@@ -3,6 +3,7 @@
 
 #include "core/parallel.h"
 #include "kernels/simt/block.h"
+#include "kernels/simt/launch.h"
 #include "tests/test_gpu.h"
 #include "tests/op_case.h"
 
@@ -356,6 +357,15 @@ void CheckOpCaseOnSimt(const OpCase& c) {
     const Setup half{.compute = DType::kBF16};
     const Reference want_half = RunReference(c, DType::kBF16, OutputTypes(c, DType::kBF16));
     CheckNumbers(c, " in bf16", half, RunCase(c, Device::kCuda, half), want_half);
+    for (const simt::Order order : kOrders) {
+      if (RealGpu() || !c.grouped) break;
+      simt::SetOrder(order, 23);
+      simt::WgmmaAtAnySize() = true;
+      CheckNumbers(c, std::string(" by warpgroups, order ") + simt::Name(order), half,
+                   RunCase(c, Device::kCuda, half), want_half);
+      simt::WgmmaAtAnySize() = false;
+      if (simt::ReportsRaces()) break;
+    }
   }
   simt::SetOrder(simt::Order::kForward);
   if (simt::ReportsRaces()) return;

@@ -4,7 +4,7 @@
 
 #include <cstdlib>
 
-#include "kernels/simt/launch_stream.h"
+#include "kernels/simt/launch.h"
 
 namespace tessera::testing {
 namespace {

@@ -3,7 +3,7 @@
 #include <array>
 #include <map>
 
-#include "kernels/cuda/vector.h"
+#include "kernels/cuda/rounded.h"
 #include "kernels/device/cuda_device.h"
 
 // Dense products by cuBLASLt, which sees matrices by columns: it computes C^T = B^T A^T, for which
@@ -32,41 +32,6 @@ const Library& TheLibrary() {
     return l;
   }();
   return library;
-}
-
-// y = x, rounded. Rows of y are `pitch` apart.
-struct RoundBody {
-  const float* x;
-  int64_t stride;
-  bf16* y;
-  int64_t pitch;
-  template <int N>
-  __device__ void At(int64_t row, int64_t column) const {
-    float v[N];
-    Load(x + row * stride + column, v);
-    Store(y + row * pitch + column, v);
-  }
-};
-
-// A factor as it is stored: rows and columns of memory, not of the product.
-struct Stored {
-  Factor factor;
-  int64_t rows, columns;
-  int64_t Pitch() const { return (columns + 7) / 8 * 8; }
-  bool Aligned16() const {
-    return reinterpret_cast<uintptr_t>(factor.data) % 16 == 0 &&
-           factor.stride * SizeOf(factor.dtype) % 16 == 0;
-  }
-  // bf16 that stands where it is, or the room that its rounded copy takes.
-  int64_t CopyElements() const { return factor.dtype == DType::kBF16 ? 0 : rows * Pitch(); }
-};
-
-void Round(Stored* s, bf16* to) {
-  const auto* x = static_cast<const float*>(s->factor.data);
-  ForElements<float>(s->rows, s->columns, s->Aligned16(), RoundBody{x, s->factor.stride, to, s->Pitch()});
-  s->factor.data = to;
-  s->factor.dtype = DType::kBF16;
-  s->factor.stride = s->Pitch();
 }
 
 cudaDataType_t TypeOf(DType t) { return t == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF; }
@@ -170,16 +135,14 @@ bool LibraryProduct(const MatmulArgs& m) {
   Stored a = {m.a, plain_a ? m.M : m.K, plain_a ? m.K : m.M};
   Stored b = {m.b, plain_b ? m.K : m.N, plain_b ? m.N : m.K};
   const Stored c = {{m.c.data, m.c.dtype, m.c.stride}, m.M, m.N};
-  for (const Stored* s : {&a, &b})
-    if (s->factor.dtype == (half ? DType::kBF16 : DType::kF32) ? !s->Aligned16() : !half)
-      return false;
   if (!c.Aligned16()) return false;
-  if (half && a.CopyElements() + b.CopyElements() > 0) {
-    bf16* const scratch = reinterpret_cast<bf16*>(
-        ScratchFloats((a.CopyElements() + b.CopyElements() + 1) / 2));
-    const int64_t of_a = a.CopyElements();
-    if (of_a > 0) Round(&a, scratch);
-    if (b.CopyElements() > 0) Round(&b, scratch + of_a);
+  if (half) {
+    float* const scratch = ScratchFloats(a.CopyFloats() + b.CopyFloats());
+    MakeReady(&b, scratch + a.CopyFloats());
+    MakeReady(&a, scratch);
+  } else if (a.factor.dtype != DType::kF32 || b.factor.dtype != DType::kF32 || !a.Aligned16() ||
+             !b.Aligned16()) {
+    return false;
   }
   // By columns a stored matrix is its transpose, and so is C.
   const Layout first(b.factor.dtype, b.columns, b.rows, b.factor.stride);

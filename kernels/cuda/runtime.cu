@@ -53,4 +53,44 @@ float* ScratchFloats(int64_t count) {
   return buffer;
 }
 
+bool PrefersWgmma(int64_t rows) {
+  constexpr int64_t kLeastRows = 512;
+  static const bool there = [] {
+    int device = 0, major = 0;
+    Check(cudaGetDevice(&device), "the device");
+    Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "its kind");
+    return major == 9;
+  }();
+  return there && rows >= kLeastRows;
+}
+
+CUtensorMap MakeTensorMap(const bf16* data, int64_t columns, int64_t rows, int64_t groups,
+                          int64_t row_stride, int64_t group_stride, int box_rows) {
+  // The driver's function, found at run time: the library is not linked to the driver.
+  using Encode = decltype(&cuTensorMapEncodeTiled);
+  static const Encode encode = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    Check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
+                                           cudaEnableDefault, &result),
+          "cuTensorMapEncodeTiled");
+    if (found == nullptr) throw CudaError("this driver has no cuTensorMapEncodeTiled");
+    return reinterpret_cast<Encode>(found);
+  }();
+  CUtensorMap map;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows),
+                              static_cast<cuuint64_t>(groups)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(row_stride) * sizeof(bf16),
+                                static_cast<cuuint64_t>(group_stride) * sizeof(bf16)};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows), 1}, steps[] = {1, 1, 1};
+  const CUresult made = encode(
+      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<bf16*>(data), sizes, strides, box,
+      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (made != CUDA_SUCCESS)
+    throw CudaError("a tensor map of " + std::to_string(groups) + " x " + std::to_string(rows) +
+                    " x " + std::to_string(columns) + ": driver error " + std::to_string(made));
+  return map;
+}
+
 }  // namespace tessera::cuda

@@ -1,6 +1,7 @@
 #ifndef TESSERA_KERNELS_CUDA_RUNTIME_H_
 #define TESSERA_KERNELS_CUDA_RUNTIME_H_
 
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstddef>
@@ -24,6 +25,12 @@ void CheckLaunch(cudaError_t result, dim3 grid, dim3 block, size_t dynamic_share
 // a scale a row, fp32 rows that are not aligned to 16 bytes, a bias of a bf16 result. fp32 is
 // computed as fp32, not as TF32; fp32 factors of a bf16 product are rounded first.
 bool LibraryProduct(const MatmulArgs& m);
+
+// Whether a product of so many rows is for the warpgroup instructions: on sm_90, where it is large
+// enough to be worth rounding its weights first.
+bool PrefersWgmma(int64_t rows);
+CUtensorMap MakeTensorMap(const bf16* data, int64_t columns, int64_t rows, int64_t groups,
+                          int64_t row_stride, int64_t group_stride, int box_rows);
 
 }  // namespace tessera::cuda
 

@@ -1,9 +1,12 @@
 #include "kernels/simt/block.h"
 
+#include <algorithm>
 #include <bit>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/simt/hopper.h"
 #include "kernels/simt/sanitizer.h"
 #include "kernels/simt/warp.h"
 
@@ -42,6 +45,9 @@ void RunGrid(dim3 grid, dim3 block, int64_t shared_bytes, void (*kernel)(void*),
   thread_local Block runner;
   runner.Run(grid, block, shared_bytes, kernel, arguments);
 }
+
+Thread::Thread(size_t stack_bytes, void (*entry)()) : fiber(stack_bytes, entry) {}
+Thread::~Thread() = default;
 
 Block::Block() = default;
 Block::~Block() = default;
@@ -110,10 +116,21 @@ void Block::RunBlock(uint64_t block_index) {
   Acquire(&end_sync_);
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   CheckShared(nullptr);
+  CheckProducts();
+}
+
+void Block::CheckProducts() const {
+  for (int warp = 0; warp * kWarpSize < count_; ++warp)
+    if (const int of_first = products_[warp / 4 * 4]; products_[warp] != of_first)
+      throw Error(absl::StrCat(BlockName(), ": warps of a warpgroup issued ", of_first, " and ",
+                               products_[warp], " products, the last in ",
+                               Describe(product_call_)));
 }
 
 void Block::Begin() {
   shared_.Begin(shared_bytes_);
+  mbarriers_.clear();
+  std::fill(std::begin(products_), std::end(products_), 0);
   live_ = count_;
   arrived_ = ready_first_ = ready_count_ = 0;
   for (int warp = 0; warp * kWarpSize < count_; ++warp) {
@@ -136,6 +153,8 @@ void Block::Begin() {
     t.waits_in = nullptr;
     t.copies.clear();
     t.open_group = 0;
+    t.products.clear();
+    t.open_products = 0;
     Push(order_ == Order::kReverse ? count_ - 1 - i : i);
   }
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,8 +55,12 @@ struct AsyncCopy {
   int64_t group;
 };
 
+struct Mbarrier;          // (hopper.h)
+struct WarpgroupProduct;
+
 struct Thread {
-  Thread(size_t stack_bytes, void (*entry)()) : fiber(stack_bytes, entry) {}
+  Thread(size_t stack_bytes, void (*entry)());
+  ~Thread();
   enum class State : uint8_t { kNew, kStarted, kDone };
   uint3 index = {};
   int linear = 0, warp = 0, lane = 0;
@@ -63,6 +68,8 @@ struct Thread {
   const Call* waits_in = nullptr;
   std::vector<AsyncCopy> copies;
   int64_t open_group = 0;  // the one that copies are added to
+  std::vector<WarpgroupProduct> products;  // of a warpgroup, issued and not waited for
+  int64_t open_products = 0;
   Fiber fiber;
 };
 
@@ -89,6 +96,13 @@ class Block {
   }
   std::vector<std::unique_ptr<Meeting>>& meetings(int warp) { return meetings_[warp]; }
 
+  std::map<uint64_t*, Mbarrier>& mbarriers() { return mbarriers_; }
+  // Warps of a warpgroup must have issued the same products by the end.
+  void CountProduct(int warp, const Call& call) {
+    ++products_[warp];
+    product_call_ = call;
+  }
+
   // Lets others run until something wakes this thread.
   void Wait(const Call& call);
   void Wake(int warp, uint32_t lanes);                    // and puts them in the Order's order
@@ -106,6 +120,7 @@ class Block {
   void Push(int thread);
   Thread* Next();
   void SwitchTo(Thread* next);              // null: to the stack that called Run
+  void CheckProducts() const;
   void CheckShared(const Call* met) const;  // throws if a variable was written past its ends
   std::string BlockName() const;
   std::string Deadlock() const;
@@ -139,6 +154,9 @@ class Block {
   char barrier_sync_[2] = {}, begin_sync_ = 0, end_sync_ = 0;
 
   SharedMemory shared_;
+  std::map<uint64_t*, Mbarrier> mbarriers_;
+  int products_[kMostThreads / kWarpSize] = {};  // issued by each warp
+  Call product_call_ = {};
   std::vector<std::unique_ptr<Meeting>> meetings_[kMostThreads / kWarpSize];
 };
 

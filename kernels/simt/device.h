@@ -16,7 +16,8 @@
 #include "core/dtype.h"
 #include "kernels/matmul.h"
 #include "kernels/simt/block.h"
-#include "kernels/simt/launch_stream.h"
+#include "kernels/simt/hopper.h"
+#include "kernels/simt/launch.h"
 #include "kernels/simt/vector_types.h"
 #include "kernels/simt/warp.h"
 
@@ -231,6 +232,40 @@ inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                      Site at = Site::current()) {
   MultiplyTf32(d, a, b0, b1, at);
 }
+
+#define TESSERA_GRID_CONSTANT const
+using simt::MakeTensorMap;
+using simt::SharedAddress;
+using simt::TensorMap;
+inline void mbarrier_init(uint64_t* barrier, int arrivals, Site at = Site::current()) {
+  InitBarrier(barrier, arrivals, at);
+}
+inline void fence_mbarrier_init() {}
+inline void mbarrier_expect(uint64_t* barrier, int bytes, Site at = Site::current()) {
+  Arrive(barrier, bytes, at);
+}
+inline void mbarrier_arrive(uint64_t* barrier, Site at = Site::current()) {
+  Arrive(barrier, 0, at);
+}
+inline void mbarrier_wait(uint64_t* barrier, uint32_t parity, Site at = Site::current()) {
+  WaitBarrier(barrier, parity, at);
+}
+inline void tma_load(void* to, const TensorMap& map, int column, int row, int group,
+                     uint64_t* barrier, Site at = Site::current()) {
+  LoadTile(to, map, column, row, group, barrier, at);
+}
+inline void fence_proxy_async() {}
+inline void wgmma_fence() {}
+template <bool kAByK, bool kBByK>
+void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b, Site at = Site::current()) {
+  IssueProduct(d, 128, a, b, kAByK, kBByK, at);
+}
+inline void wgmma_commit() { CommitProducts(); }
+template <int kInFlight>
+void wgmma_wait(Site at = Site::current()) {
+  WaitProducts(kInFlight, at);
+}
+inline bool PrefersWgmma(int64_t) { return WgmmaAtAnySize(); }
 
 inline bool LibraryProduct(const MatmulArgs&) { return false; }
 

@@ -21,6 +21,7 @@ class SharedMemory {
   SharedMemory& operator=(const SharedMemory&) = delete;
 
   void Begin(int64_t dynamic_bytes);  // of a block: forgets the last one's variables
+  void* base() const { return base_; }  // address 0 of it, aligned to a page
   void* dynamic() const { return base_ + kEndZone; }
   // The variable that `key` stands for, made by the first thread that declares it.
   void* Variable(const void* key, const char* name, size_t bytes, size_t alignment);

@@ -40,6 +40,7 @@ OpCase GroupedCase(const std::string& name, std::vector<double> offsets, int64_t
   const int64_t rows = static_cast<int64_t>(offsets.back());
   OpCase c;
   c.name = name;
+  c.grouped = true;
   c.inputs = {{.name = "x", .shape = {rows, K}},
               {.name = "weight", .shape = {E, N, K}, .kind = Kind::kFloat},
               {.name = "bias", .shape = {E, N}, .kind = Kind::kFloat},

@@ -58,6 +58,7 @@ auto ExpertsByToken(const Sizes& s, const RoutingOptions& o, const Arrays& in) {
 OpCase ExpertsCase(const std::string& name, const Sizes& s, const RoutingOptions& o) {
   OpCase c;
   c.name = name;
+  c.grouped = true;
   const int64_t hidden = s.gating == Gating::kGated ? 2 * s.F : s.F;
   const auto small = NormalValues(0.5);
   c.inputs = {

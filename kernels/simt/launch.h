@@ -1,0 +1,35 @@
+#ifndef TESSERA_KERNELS_SIMT_LAUNCH_H_
+#define TESSERA_KERNELS_SIMT_LAUNCH_H_
+
+#include <cstdint>
+#include <functional>
+
+// How kernels are launched on the host, for tests to choose.
+
+namespace tessera::simt {
+
+// Where launches go instead of running at once: to something that does them later, in their order,
+// as a GPU's stream does.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void Enqueue(std::function<void()> launch) = 0;
+  // What ScratchFloats of kernels/cuda/device.h gives.
+  virtual float* Scratch(int64_t count) = 0;
+};
+
+// Null: launches run at once.
+inline Stream*& LaunchStream() {
+  static Stream* stream = nullptr;
+  return stream;
+}
+
+// Whether products that a GPU would give to the warpgroup instructions at some size get them at any.
+inline bool& WgmmaAtAnySize() {
+  static bool on = false;
+  return on;
+}
+
+}  // namespace tessera::simt
+
+#endif  // TESSERA_KERNELS_SIMT_LAUNCH_H_
