@@ -102,7 +102,9 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
   return cost;
 }
 
-std::string CudaLimits(const ModelConfig& config, int64_t vocab_size, DType compute) {
+absl::Status CheckDevice(Device device, const ModelConfig& config, int64_t vocab_size,
+                         DType compute) {
+  if (device != Device::kCuda) return absl::OkStatus();
   std::map<std::string, std::string> limits;
   PassBytes(compute, [&](Context& ctx) {
     ParameterSet parameters(ctx.arena(), false);
@@ -112,9 +114,10 @@ std::string CudaLimits(const ModelConfig& config, int64_t vocab_size, DType comp
     ctx.position = ids;
     model.Loss(ctx, ids, ids);
   });
+  if (limits.empty()) return absl::OkStatus();
   std::string lines;
   for (const auto& [path, limit] : limits) lines += path + ": " + limit + "\n";
-  return lines;
+  return absl::InvalidArgumentError(lines + "change these sizes, or use --device cpu");
 }
 
 int64_t PassBytes(DType compute, const std::function<void(Context&)>& pass) {

@@ -43,8 +43,10 @@ struct ModelCost {
 Tensor TrainPass(Context& ctx, const Model& model, const Tensor& tokens, const Tensor& targets,
                  const Tensor& scale);
 
-// Why the CUDA kernels cannot run the model: a line a layer, empty where they can.
-std::string CudaLimits(const ModelConfig& config, int64_t vocab_size, DType compute);
+// Whether the kernels of `device` can run the model: the CUDA kernels have largest sizes. The error
+// names each layer that exceeds one.
+absl::Status CheckDevice(Device device, const ModelConfig& config, int64_t vocab_size,
+                         DType compute);
 
 ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t batch, int64_t seq,
                       DType compute);

@@ -73,10 +73,21 @@ Model::Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parame
   head_ = config.tie_embeddings ? embedding_ : top.Weight("head", vocab_size, D);
 }
 
-Var Model::Normalise(Context& ctx, const Var& x, const Var& gain, const Var& bias) const {
+Var Model::Value(Context& ctx, Stream* stream) {
+  if (stream->f.defined()) *stream = {.x = Add(ctx, stream->x, stream->f, stream->scale)};
+  return stream->x;
+}
+
+Var Model::Normalise(Context& ctx, Stream* stream, const Var& gain, const Var& bias) const {
   const float eps = static_cast<float>(config_.norm_eps);
-  return config_.norm == NormKind::kRms ? RmsNorm(ctx, x, gain, eps)
-                                        : LayerNorm(ctx, x, gain, bias, eps);
+  const bool rms = config_.norm == NormKind::kRms;
+  if (!stream->f.defined())
+    return rms ? RmsNorm(ctx, stream->x, gain, eps) : LayerNorm(ctx, stream->x, gain, bias, eps);
+  const auto [x, f, scale] = *stream;
+  const SumAndNorm both = rms ? AddRmsNorm(ctx, x, f, scale, gain, eps)
+                              : AddLayerNorm(ctx, x, f, scale, gain, bias, eps);
+  *stream = {.x = both.sum};
+  return both.y;
 }
 
 Var Model::ApplyBlocks(Context& ctx, const Layer& layer, const Var& x, ModelState* state) const {
@@ -102,15 +113,23 @@ Var Model::ApplyBlocks(Context& ctx, const Layer& layer, const Var& x, ModelStat
   return sum;
 }
 
-Var Model::ApplyLayer(Context& ctx, const Layer& layer, const Var& stream, const Var& input,
-                      ModelState* state) const {
+Model::Stream Model::ApplyLayer(Context& ctx, const Layer& layer, Stream stream, const Var* input,
+                                ModelState* state) const {
   const LayerConfig& c = *layer.config;
   const bool normalised = c.norm == NormPlace::kPre || c.norm == NormPlace::kSandwich;
-  const Var x = normalised ? Normalise(ctx, input, layer.norm_gain, layer.norm_bias) : input;
+  Stream other;
+  if (input != nullptr) other.x = *input;
+  Stream* const from = input != nullptr ? &other : &stream;
+  const Var x =
+      normalised ? Normalise(ctx, from, layer.norm_gain, layer.norm_bias) : Value(ctx, from);
   Var y = ApplyBlocks(ctx, layer, x, state);
-  if (c.norm == NormPlace::kSandwich) y = Normalise(ctx, y, layer.second_gain, layer.second_bias);
-  const Var sum = Add(ctx, stream, y, static_cast<float>(c.residual_scale));
-  return c.norm == NormPlace::kPost ? Normalise(ctx, sum, layer.norm_gain, layer.norm_bias) : sum;
+  if (c.norm == NormPlace::kSandwich) {
+    Stream branch = {.x = y};
+    y = Normalise(ctx, &branch, layer.second_gain, layer.second_bias);
+  }
+  Stream sum = {.x = Value(ctx, &stream), .f = y, .scale = static_cast<float>(c.residual_scale)};
+  if (c.norm != NormPlace::kPost) return sum;
+  return {.x = Normalise(ctx, &sum, layer.norm_gain, layer.norm_bias)};
 }
 
 Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
@@ -119,10 +138,10 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
     for (int64_t& start : state->position) start += T;
     state->tokens += T;
   }
-  Var x;
+  Stream stream;
   {
     Context::Scope scope(ctx, "model");
-    x = Embedding(ctx, tokens, embedding_);
+    stream.x = Embedding(ctx, tokens, embedding_);
   }
   std::map<std::string, Var> named;
   for (const Layer& layer : layers_) {
@@ -130,19 +149,22 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
     Context::Scope scope(ctx, c.path);
     ctx.edge = c.name;
     if (!c.input.empty()) {
-      x = ApplyLayer(ctx, layer, x, named.at(c.input), state);
+      stream = ApplyLayer(ctx, layer, stream, &named.at(c.input), state);
     } else if (c.recompute && state == nullptr) {
-      x = ctx.Recompute(
-          x, [&](Context& inner, const Var& v) { return ApplyLayer(inner, layer, v, v, nullptr); });
+      const Var y = ctx.Recompute(Value(ctx, &stream), [&](Context& inner, const Var& v) {
+        Stream after = ApplyLayer(inner, layer, {.x = v}, nullptr, nullptr);
+        return Value(inner, &after);
+      });
+      stream = {.x = y};
     } else {
-      x = ApplyLayer(ctx, layer, x, x, state);
+      stream = ApplyLayer(ctx, layer, stream, nullptr, state);
     }
-    if (!c.name.empty()) named[c.name] = x;
+    if (!c.name.empty()) named[c.name] = Value(ctx, &stream);
   }
   ctx.edge.clear();
   ctx.edges.clear();
   Context::Scope scope(ctx, "model");
-  return Normalise(ctx, x, last_gain_, last_bias_);
+  return Normalise(ctx, &stream, last_gain_, last_bias_);
 }
 
 Var Model::Loss(Context& ctx, const Tensor& tokens, const Tensor& targets) const {

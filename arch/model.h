@@ -70,10 +70,18 @@ class Model {
   const ModelConfig& config() const { return config_; }
 
  private:
-  Var Normalise(Context& ctx, const Var& x, const Var& gain, const Var& bias) const;
+  // A value of the residual stream: x, or x + scale f, a sum that is left to the norm after it.
+  struct Stream {
+    Var x, f;
+    float scale = 1;
+  };
+  static Var Value(Context& ctx, Stream* stream);  // adds up what is left
+  // The norm of the stream's value, which it becomes.
+  Var Normalise(Context& ctx, Stream* stream, const Var& gain, const Var& bias) const;
   Var ApplyBlocks(Context& ctx, const Layer& layer, const Var& x, ModelState* state) const;
-  Var ApplyLayer(Context& ctx, const Layer& layer, const Var& stream, const Var& input,
-                 ModelState* state) const;
+  // The stream after a layer that reads `input`, or the stream itself where that is null.
+  Stream ApplyLayer(Context& ctx, const Layer& layer, Stream stream, const Var* input,
+                    ModelState* state) const;
 
   ModelConfig config_;
   int64_t vocab_size_;

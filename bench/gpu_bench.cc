@@ -1,5 +1,5 @@
-// Times the ops on a GPU, each beside its limit: the larger of its bytes over the copy bandwidth and
-// its FLOPs over the rate of a large product, both of that GPU and measured first. Forward, and
+// Times the ops on a GPU, each beside its limit: the larger of its bytes over the copy bandwidth
+// and its FLOPs over the rate of a large product, both of that GPU and measured first. Forward, and
 // forward and backward together, as graphs; medians.
 // Usage: bench_gpu [--small] [FILTER]    a JSON document on standard output, progress beside it;
 // --small: sizes for a GPU that only a test has
@@ -48,7 +48,8 @@ class Source {
     for (size_t i = 0; i < wide.size(); ++i)
       wide[i] = mean + deviation * static_cast<float>(rng.Normal(i));
     const std::vector<bf16> half(wide.begin(), wide.end());
-    const void* const from = dtype == DType::kF32 ? static_cast<const void*>(wide.data()) : half.data();
+    const void* const from =
+        dtype == DType::kF32 ? static_cast<const void*>(wide.data()) : half.data();
     for (int64_t i = 0; i < t.elements(); i += block)
       Upload(ctx_.device(), t.raw() + i * SizeOf(dtype), from,
              std::min(block, t.elements() - i) * SizeOf(dtype));
@@ -95,7 +96,8 @@ double Seconds(const std::function<void()>& work) {
   const int launches = small ? 1 : std::clamp(static_cast<int>(0.02 / time(3)), 1, 1000);
   std::vector<double> seconds;
   for (int i = 0; i < (small ? 1 : kRounds); ++i) seconds.push_back(time(launches));
-  std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size() / 2), seconds.end());
+  std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size() / 2),
+                   seconds.end());
   return seconds[seconds.size() / 2];
 }
 
@@ -164,7 +166,8 @@ std::vector<Case> AllCases() {
   const auto pointwise = [&](const char* name, auto op) {
     const int64_t C = Size(8192, 64);
     all.push_back({name, {{"rows", tokens}, {"C", C}}, half, [=](Context&, Source& s) -> Forward {
-                     const Var x = s.Normal({1, tokens, C}, half), z = s.Normal({1, tokens, C}, half),
+                     const Var x = s.Normal({1, tokens, C}, half),
+                               z = s.Normal({1, tokens, C}, half),
                                gain = s.Normal({C}, DType::kF32, 0.1f, 1);
                      return [=](Context& ctx) {
                        return std::vector<Var>{op(ctx, Fresh(x), Fresh(z), Fresh(gain))};
@@ -172,9 +175,11 @@ std::vector<Case> AllCases() {
                    }});
   };
   pointwise("add", [](Context& c, Var x, Var z, Var) { return Add(c, x, z); });
-  pointwise("swiglu", [](Context& c, Var x, Var z, Var) { return Gated(c, Activation::kSilu, x, z); });
+  pointwise("swiglu",
+            [](Context& c, Var x, Var z, Var) { return Gated(c, Activation::kSilu, x, z); });
   pointwise("rms_norm", [](Context& c, Var x, Var, Var g) { return RmsNorm(c, x, g, 1e-6f); });
-  pointwise("layer_norm", [](Context& c, Var x, Var, Var g) { return LayerNorm(c, x, g, Var(), 1e-6f); });
+  pointwise("layer_norm",
+            [](Context& c, Var x, Var, Var g) { return LayerNorm(c, x, g, Var(), 1e-6f); });
   pointwise("gated_rms_norm", [](Context& c, Var x, Var z, Var g) {
     return GatedRmsNorm(c, x, z, g, NormGate::kAfter, 1e-6f);
   });
@@ -189,7 +194,8 @@ std::vector<Case> AllCases() {
                      RopeRotation rotation;
                      rotation.R = K;
                      for (int64_t i = 0; i < K / 2; ++i) {
-                       rotation.high[i] = std::pow(1e4f, -2 * static_cast<float>(i) / static_cast<float>(K));
+                       rotation.high[i] =
+                           std::pow(1e4f, -2 * static_cast<float>(i) / static_cast<float>(K));
                        rotation.low[i] = 0;
                      }
                      return [=](Context& ctx) {
@@ -197,21 +203,21 @@ std::vector<Case> AllCases() {
                      };
                    }});
     const int64_t C = Size(4096, 32);
-    all.push_back({"causal_conv",
-                   {{"B", B}, {"T", T}, {"C", C}, {"W", 4}},
-                   half,
-                   [=](Context&, Source& s) -> Forward {
-                     const Var x = s.Normal({B, T, C}, half), w = s.Normal({C, 4}, DType::kF32);
-                     s.Positions(B, T);
-                     return [=](Context& ctx) {
-                       return std::vector<Var>{CausalConv(ctx,
-                                                          {.x = Fresh(x),
-                                                           .weight = Fresh(w),
-                                                           .activation = ConvActivation::kSilu},
-                                                          LastState::kDrop)
-                                                   .y};
-                     };
-                   }});
+    all.push_back(
+        {"causal_conv",
+         {{"B", B}, {"T", T}, {"C", C}, {"W", 4}},
+         half,
+         [=](Context&, Source& s) -> Forward {
+           const Var x = s.Normal({B, T, C}, half), w = s.Normal({C, 4}, DType::kF32);
+           s.Positions(B, T);
+           return [=](Context& ctx) {
+             return std::vector<Var>{
+                 CausalConv(
+                     ctx, {.x = Fresh(x), .weight = Fresh(w), .activation = ConvActivation::kSilu},
+                     LastState::kDrop)
+                     .y};
+           };
+         }});
   }
   {
     const int64_t N = Size(8192, 64), K = Size(2048, 64);
@@ -227,18 +233,17 @@ std::vector<Case> AllCases() {
                        };
                      }});
     const int64_t V = Size(50304, 128);
-    all.push_back({"head_loss",
-                   {{"rows", tokens}, {"D", K}, {"V", V}},
-                   half,
-                   [=](Context&, Source& s) -> Forward {
-                     const Var x = s.Normal({1, tokens, K}, half),
-                               w = s.Normal({V, K}, DType::kF32, 0.02f);
-                     const Tensor target =
-                         s.Integers({1, tokens}, [=](int64_t i) { return i * 7919 % V; });
-                     return [=](Context& ctx) {
-                       return std::vector<Var>{HeadLoss(ctx, Fresh(x), Fresh(w), target)};
-                     };
-                   }});
+    all.push_back(
+        {"head_loss",
+         {{"rows", tokens}, {"D", K}, {"V", V}},
+         half,
+         [=](Context&, Source& s) -> Forward {
+           const Var x = s.Normal({1, tokens, K}, half), w = s.Normal({V, K}, DType::kF32, 0.02f);
+           const Tensor target = s.Integers({1, tokens}, [=](int64_t i) { return i * 7919 % V; });
+           return [=](Context& ctx) {
+             return std::vector<Var>{HeadLoss(ctx, Fresh(x), Fresh(w), target)};
+           };
+         }});
   }
   for (const int64_t E : {8, 64})
     for (const bool skewed : {false, true}) {
@@ -262,19 +267,18 @@ std::vector<Case> AllCases() {
     }
   {
     const int64_t R = Size(262144, 64), E = 64;
-    all.push_back({"route",
-                   {{"R", R}, {"E", E}, {"k", 2}},
-                   half,
-                   [=](Context&, Source& s) -> Forward {
-                     const Var logits = s.Normal({R, E}, DType::kF32);
-                     return [=](Context& ctx) {
-                       RoutingOptions o;
-                       o.top_k = 2;
-                       return std::vector<Var>{Route(ctx, Fresh(logits), o).weight};
-                     };
-                   }});
+    all.push_back(
+        {"route", {{"R", R}, {"E", E}, {"k", 2}}, half, [=](Context&, Source& s) -> Forward {
+           const Var logits = s.Normal({R, E}, DType::kF32);
+           return [=](Context& ctx) {
+             RoutingOptions o;
+             o.top_k = 2;
+             return std::vector<Var>{Route(ctx, Fresh(logits), o).weight};
+           };
+         }});
   }
-  for (const int64_t T : small ? std::vector<int64_t>{64} : std::vector<int64_t>{2048, 8192, 32768}) {
+  for (const int64_t T :
+       small ? std::vector<int64_t>{64} : std::vector<int64_t>{2048, 8192, 32768}) {
     const int64_t B = std::max<int64_t>(1, tokens / T);
     for (const int64_t window : {int64_t{0}, Size(1024, 16)}) {
       const int64_t heads = Size(16, 2), K = Size(128, 16);
@@ -302,7 +306,8 @@ std::vector<Case> AllCases() {
                      {{"B", B}, {"T", T}, {"H", H}, {"P", P}, {"N", N}, {"G", 1}},
                      half,
                      [=](Context&, Source& s) -> Forward {
-                       const Var x = s.Normal({B, T, H * P}, half), dt = s.Normal({B, T, H}, half, 1, -3),
+                       const Var x = s.Normal({B, T, H * P}, half),
+                                 dt = s.Normal({B, T, H}, half, 1, -3),
                                  b = s.Normal({B, T, N}, half, 0.3f),
                                  c = s.Normal({B, T, N}, half, 0.3f),
                                  A = s.Normal({H}, DType::kF32, 0.5f),
@@ -325,82 +330,84 @@ std::vector<Case> AllCases() {
     }
     {
       const int64_t H = Size(16, 2), K = Size(64, 8), V = Size(128, 16);
-      all.push_back({"gla_scan",
-                     {{"B", B}, {"T", T}, {"H", H}, {"K", K}, {"V", V}},
-                     half,
-                     [=](Context&, Source& s) -> Forward {
-                       const Var q = s.Normal({B, T, H * K}, half), k = s.Normal({B, T, H * K}, half),
-                                 v = s.Normal({B, T, H * V}, half),
-                                 g = s.Normal({B, T, H * K}, half, 0.01f, -0.05f);
-                       s.Positions(B, T);
-                       return [=](Context& ctx) {
-                         return std::vector<Var>{GlaScan(ctx,
-                                                         {.q = Fresh(q),
-                                                          .k = Fresh(k),
-                                                          .v = Fresh(v),
-                                                          .g = Fresh(g),
-                                                          .heads = H,
-                                                          .scale = 1 / std::sqrt(static_cast<float>(K))},
-                                                         LastState::kDrop)
-                                                     .y};
-                       };
-                     }});
+      all.push_back(
+          {"gla_scan",
+           {{"B", B}, {"T", T}, {"H", H}, {"K", K}, {"V", V}},
+           half,
+           [=](Context&, Source& s) -> Forward {
+             const Var q = s.Normal({B, T, H * K}, half), k = s.Normal({B, T, H * K}, half),
+                       v = s.Normal({B, T, H * V}, half),
+                       g = s.Normal({B, T, H * K}, half, 0.01f, -0.05f);
+             s.Positions(B, T);
+             return [=](Context& ctx) {
+               return std::vector<Var>{GlaScan(ctx,
+                                               {.q = Fresh(q),
+                                                .k = Fresh(k),
+                                                .v = Fresh(v),
+                                                .g = Fresh(g),
+                                                .heads = H,
+                                                .scale = 1 / std::sqrt(static_cast<float>(K))},
+                                               LastState::kDrop)
+                                           .y};
+             };
+           }});
     }
   }
   {
     // A step of decoding: one query a sequence against a cache.
     const int64_t B = Size(8, 2), L = Size(32768, 64), heads = Size(32, 2), kv = Size(8, 1),
                   K = Size(128, 16);
-    all.push_back({"attention_decode",
-                   {{"B", B}, {"L", L}, {"heads", heads}, {"kv_heads", kv}, {"K", K}},
-                   half,
-                   [=](Context&, Source& s) -> Forward {
-                     const Var q = s.Normal({B, 1, heads * K}, half), k = s.Normal({B, 1, kv * K}, half),
-                               v = s.Normal({B, 1, kv * K}, half), past_k = s.Normal({B, L, kv * K}, half),
-                               past_v = s.Normal({B, L, kv * K}, half);
-                     return [=](Context& ctx) {
-                       return std::vector<Var>{
-                           Attention(ctx, q, k, v, {.k = past_k, .v = past_v, .rows = L},
-                                     {.heads = heads,
-                                      .kv_heads = kv,
-                                      .scale = 1 / std::sqrt(static_cast<float>(K))})};
-                     };
-                   },
-                   false});
+    all.push_back(
+        {"attention_decode",
+         {{"B", B}, {"L", L}, {"heads", heads}, {"kv_heads", kv}, {"K", K}},
+         half,
+         [=](Context&, Source& s) -> Forward {
+           const Var q = s.Normal({B, 1, heads * K}, half), k = s.Normal({B, 1, kv * K}, half),
+                     v = s.Normal({B, 1, kv * K}, half), past_k = s.Normal({B, L, kv * K}, half),
+                     past_v = s.Normal({B, L, kv * K}, half);
+           return [=](Context& ctx) {
+             return std::vector<Var>{Attention(
+                 ctx, q, k, v, {.k = past_k, .v = past_v, .rows = L},
+                 {.heads = heads, .kv_heads = kv, .scale = 1 / std::sqrt(static_cast<float>(K))})};
+           };
+         },
+         false});
     const int64_t N = Size(16384, 64), D = Size(4096, 64);
-    all.push_back({"linear_decode",
-                   {{"M", 1}, {"N", N}, {"K", D}},
-                   half,
-                   [=](Context&, Source& s) -> Forward {
-                     const Var x = s.Normal({1, 1, D}, half), w = s.Normal({N, D}, DType::kF32, 0.02f);
-                     return [=](Context& ctx) { return std::vector<Var>{Linear(ctx, x, w)}; };
-                   },
-                   false});
+    all.push_back(
+        {"linear_decode",
+         {{"M", 1}, {"N", N}, {"K", D}},
+         half,
+         [=](Context&, Source& s) -> Forward {
+           const Var x = s.Normal({1, 1, D}, half), w = s.Normal({N, D}, DType::kF32, 0.02f);
+           return [=](Context& ctx) { return std::vector<Var>{Linear(ctx, x, w)}; };
+         },
+         false});
   }
   {
     const int64_t n = Size(int64_t{1} << 26, 4096);
-    all.push_back({"adamw",
-                   {{"parameters", n}},
-                   DType::kF32,
-                   [=](Context& inputs, Source& s) -> Forward {
-                     const Var p = s.Normal({n}, DType::kF32), g = s.Normal({n}, DType::kF32);
-                     const Tensor m = inputs.Zeros({n}, DType::kF32), v = inputs.Zeros({n}, DType::kF32),
-                                  numbers = inputs.Zeros({16}, DType::kF32);
-                     return [=](Context& ctx) {
-                       const AdamWTensor tensor = {p.data<float>(), g.data<float>(), m.data<float>(),
-                                                   v.data<float>(), n, 0.1f};
-                       ctx.Run(AdamWArgs{
-                           .tensors = &tensor,
+    all.push_back(
+        {"adamw",
+         {{"parameters", n}},
+         DType::kF32,
+         [=](Context& inputs, Source& s) -> Forward {
+           const Var p = s.Normal({n}, DType::kF32), g = s.Normal({n}, DType::kF32);
+           const Tensor m = inputs.Zeros({n}, DType::kF32), v = inputs.Zeros({n}, DType::kF32),
+                        numbers = inputs.Zeros({16}, DType::kF32);
+           return [=](Context& ctx) {
+             const AdamWTensor tensor = {
+                 p.data<float>(), g.data<float>(), m.data<float>(), v.data<float>(), n, 0.1f};
+             ctx.Run(
+                 AdamWArgs{.tensors = &tensor,
                            .count = 1,
                            .beta1 = 0.9f,
                            .beta2 = 0.95f,
                            .epsilon = 1e-8f,
                            .step = reinterpret_cast<const OptimizerStep*>(numbers.raw()),
                            .outcome = reinterpret_cast<const StepOutcome*>(numbers.raw() + 32)});
-                       return std::vector<Var>{};
-                     };
-                   },
-                   false});
+             return std::vector<Var>{};
+           };
+         },
+         false});
   }
   return all;
 }
@@ -414,15 +421,16 @@ int Main(const std::string& filter) {
                          .fp32 = Cuda().MeasurePeakFlops(DType::kF32),
                          .bf16 = Cuda().MeasurePeakFlops(DType::kBF16)};
   std::fprintf(stderr, "%s: copies %.0f GB/s, products %.1f TFLOP/s in bf16, %.1f in fp32\n",
-               Cuda().Name().c_str(), limits.bytes * 1e-9, limits.bf16 * 1e-12, limits.fp32 * 1e-12);
+               Cuda().Name().c_str(), limits.bytes * 1e-9, limits.bf16 * 1e-12,
+               limits.fp32 * 1e-12);
   json out = {{"device", Cuda().Name()},
               {"copy_bytes_per_second", limits.bytes},
               {"bf16_flops_per_second", limits.bf16},
               {"fp32_flops_per_second", limits.fp32},
               {"cases", json::array()}};
-  Arena arena(DeviceMemory(Device::kCuda, small ? int64_t{64} << 20
-                                                : std::min<int64_t>(int64_t{24} << 30,
-                                                                    Cuda().FreeBytes() / 4 * 3)));
+  Arena arena(DeviceMemory(
+      Device::kCuda, small ? int64_t{64} << 20
+                           : std::min<int64_t>(int64_t{24} << 30, Cuda().FreeBytes() / 4 * 3)));
   for (const Case& c : AllCases())
     if (c.name.find(filter) != std::string::npos) out["cases"].push_back(Run(c, &arena, limits));
   std::printf("%s\n", out.dump(2).c_str());

@@ -15,6 +15,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COUNTED = {
     "mma": r"\bmma\.sync",
+    "wgmma": r"\bwgmma\.mma_async",
+    "TMA loads": r"\bcp\.async\.bulk\.tensor",
     "ldmatrix": r"\bldmatrix\.sync",
     "16-byte loads": r"\bld\.global(?:\.nc)?(?:\.v4\.(?:f32|u32|b32)|\.v2\.(?:f64|u64|b64))",
     "16-byte stores": r"\bst\.global(?:\.v4\.(?:f32|u32|b32)|\.v2\.(?:f64|u64|b64))",

@@ -69,8 +69,8 @@ int64_t PeakBytes(const Model& model, int64_t prompt, int64_t tokens, DType comp
 
 }  // namespace
 
-Generation Generate(const Model& model, Device device, std::span<const int32_t> prompt, int64_t tokens,
-                    const Sampling& sampling, DType compute,
+Generation Generate(const Model& model, Device device, std::span<const int32_t> prompt,
+                    int64_t tokens, const Sampling& sampling, DType compute,
                     const std::function<bool(int32_t)>& on_token) {
   const int64_t prompt_tokens = static_cast<int64_t>(prompt.size());
   Arena arena(DeviceMemory(device, PeakBytes(model, prompt_tokens, tokens, compute)));

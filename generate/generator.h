@@ -26,8 +26,8 @@ struct Generation {
 // on_token is called with
 // each token as it comes; it returns false to stop. The prompt is not empty and its ids are in the
 // vocabulary.
-Generation Generate(const Model& model, Device device, std::span<const int32_t> prompt, int64_t tokens,
-                    const Sampling& sampling, DType compute,
+Generation Generate(const Model& model, Device device, std::span<const int32_t> prompt,
+                    int64_t tokens, const Sampling& sampling, DType compute,
                     const std::function<bool(int32_t)>& on_token);
 
 }  // namespace tessera

@@ -61,7 +61,9 @@ struct AttentionArgs {
   static constexpr int64_t kDecodeQueries = 8, kDecodeKeys = 1024;
   constexpr bool decode() const { return T * (H / Hkv) <= kDecodeQueries; }
   constexpr int64_t decode_pieces() const { return (L + T + kDecodeKeys - 1) / kDecodeKeys; }
-  constexpr int64_t workspace_floats() const { return decode() ? B * decode_pieces() * T * H * (V + 2) : 0; }
+  constexpr int64_t workspace_floats() const {
+    return decode() ? B * decode_pieces() * T * H * (V + 2) : 0;
+  }
 
   // Why the CUDA kernels cannot, or nothing.
   static constexpr int64_t kCudaWidth = 256;

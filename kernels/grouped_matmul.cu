@@ -1,8 +1,8 @@
-#include "kernels/grouped_matmul.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/rounded.h"
 #include "kernels/cuda/warpgroup_product.h"
+#include "kernels/grouped_matmul.h"
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
@@ -16,8 +16,8 @@ __device__ __forceinline__ void Finish(const GroupedMatmulArgs& g, int64_t e, in
 }
 
 // How many rows each expert has is known on the device alone, so the grid is as large as it could
-// have to be: a tile for every `height` rows and one more an expert. Block i looks for the i-th tile
-// of all experts and leaves if there is none, the whole block together.
+// have to be: a tile for every `height` rows and one more an expert. Block i looks for the i-th
+// tile of all experts and leaves if there is none, the whole block together.
 struct ExpertTile {
   int64_t e, first;  // e = E: none
 };
@@ -39,8 +39,9 @@ __global__ void __launch_bounds__(kProductThreads)
     GroupedMatmulKernel(Side a, Side b, GroupedMatmulArgs g) {
   const auto [e, first] = FindTile(g, kTile);
   if (e == g.E) return;
-  TileProduct<P, true, kBOuter>(a, Moved(b, e * g.b_group_stride), first, g.offsets[e + 1], int64_t{blockIdx.y} * kTile, g.N, 0, g.K,
-                                [&, e = e](int64_t i, int64_t j, float v) { Finish(g, e, i, j, v); });
+  TileProduct<P, true, kBOuter>(
+      a, Moved(b, e * g.b_group_stride), first, g.offsets[e + 1], int64_t{blockIdx.y} * kTile, g.N,
+      0, g.K, [&, e = e](int64_t i, int64_t j, float v) { Finish(g, e, i, j, v); });
 }
 
 // The same by warpgroups.
@@ -51,11 +52,11 @@ __global__ void __launch_bounds__(kWgThreads, 1)
   const auto [e, first] = FindTile(g, kWgTile);
   if (e == g.E) return;
   const int64_t column = int64_t{blockIdx.y} * kWgTile, end = g.offsets[e + 1];
-  WarpgroupProduct<false, kBByK, false>(
-      a, b, {first, 0, 0}, {column, 0, e}, g.K,
-      [&, e = e, first = first](int row, int j, float v) {
-        if (first + row < end && column + j < g.N) Finish(g, e, first + row, column + j, v);
-      });
+  WarpgroupProduct<false, kBByK, false>(a, b, {first, 0, 0}, {column, 0, e}, g.K,
+                                        [&, e = e, first = first](int row, int j, float v) {
+                                          if (first + row < end && column + j < g.N)
+                                            Finish(g, e, first + row, column + j, v);
+                                        });
 }
 
 // Matrices of all experts as one, where they follow each other.
@@ -123,7 +124,8 @@ __global__ void __launch_bounds__(kProductThreads)
 __global__ void __launch_bounds__(kWgThreads, 1)
     WarpgroupWeightGradKernel(TESSERA_GRID_CONSTANT TensorMap dy, TESSERA_GRID_CONSTANT TensorMap x,
                               GroupedWeightGradArgs g) {
-  const int64_t e = blockIdx.z, n = int64_t{blockIdx.x} * kWgTile, k = int64_t{blockIdx.y} * kWgTile;
+  const int64_t e = blockIdx.z, n = int64_t{blockIdx.x} * kWgTile,
+                k = int64_t{blockIdx.y} * kWgTile;
   Product dw = g.dw;
   dw.data = static_cast<char*>(dw.data) + e * g.dw_group_stride * (dw.dtype == DType::kF32 ? 4 : 2);
   const int64_t first = g.offsets[e];

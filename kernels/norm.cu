@@ -17,6 +17,20 @@ __global__ void __launch_bounds__(32 * kWarps) NormKernel(NormArgs<T> a) {
   const int64_t row = item / a.G, first = item % a.G * W;
   const int lane = threadIdx.x % 32;
   const T* x = a.x + row * a.x_stride + first;
+  if (a.residual != nullptr) {
+    // What a lane writes here it reads again below, and no other lane does.
+    const T* residual = a.residual + row * a.residual_stride + first;
+    T* sum = a.sum + row * a.sum_stride + first;
+    for (int64_t c = N * lane; c < W; c += 32 * N) {
+      float u[N], r[N];
+      Load(x + c, u);
+      Load(residual + c, r);
+#pragma unroll
+      for (int i = 0; i < N; ++i) u[i] += a.residual_scale * r[i];
+      Store(sum + c, u);
+    }
+    x = sum;
+  }
   const T* z = a.gate == NormGate::kNone ? nullptr : a.z + row * a.z_stride + first;
   const auto input = [&](int64_t c, float(&u)[N]) {
     Load(x + c, u);
@@ -66,7 +80,8 @@ template <class T>
 void Norm(const NormArgs<T>& a) {
   if (a.rows == 0) return;
   const bool wide = a.D / a.G % kVector<T> == 0 && Aligned(a.x, a.x_stride) &&
-                    Aligned(a.z, a.z_stride) && Aligned(a.y, a.y_stride);
+                    Aligned(a.z, a.z_stride) && Aligned(a.y, a.y_stride) &&
+                    Aligned(a.residual, a.residual_stride) && Aligned(a.sum, a.sum_stride);
   Launch(wide ? NormKernel<kVector<T>, T> : NormKernel<1, T>,
          dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))}, dim3{32 * kWarps}, 0, a);
 }

@@ -9,7 +9,8 @@
 //   rms    y = gain u / sqrt(mean(u^2) + eps)                    (Zhang & Sennrich 2019, eq. 4)
 //   layer  y = gain (u - mean(u)) / sqrt(var(u) + eps) + bias    (Ba et al. 2016, eq. 4)
 // u is x, or x silu(z) where a gate comes before the norm (Mamba-2: Dao & Gu 2024, section 7.1); a
-// gate after it multiplies y by silu(z) (GLA: Yang et al. 2024, section 4.4).
+// gate after it multiplies y by silu(z) (GLA: Yang et al. 2024, section 4.4). With a residual, x is
+// the sum x + residual_scale residual, rounded to its type, which is left in `sum`.
 
 namespace tessera {
 
@@ -26,6 +27,11 @@ struct NormArgs {
   int64_t x_stride;
   const T* z = nullptr;  // [rows, D], with a gate
   int64_t z_stride = 0;
+  const T* residual = nullptr;  // [rows, D] or null
+  int64_t residual_stride = 0;
+  float residual_scale = 1;
+  T* sum = nullptr;  // [rows, D], with a residual
+  int64_t sum_stride = 0;
   const float* gain = nullptr;  // [D], [W] shared by the groups, or null: ones
   bool shared_gain = false;
   const float* bias = nullptr;  // [D] or null; of a layer norm
@@ -37,9 +43,9 @@ struct NormArgs {
   float eps;
 
   Cost cost() const {
-    const int64_t gates = gate == NormGate::kNone ? 0 : 1;
-    return {.flops = rows * D * ((kind == NormKind::kLayer ? 6 : 4) + 4 * gates),
-            .bytes = rows * D * static_cast<int64_t>(sizeof(T)) * (2 + gates) + 4 * D};
+    const int64_t gates = gate == NormGate::kNone ? 0 : 1, sums = residual_stride > 0 ? 1 : 0;
+    return {.flops = rows * D * ((kind == NormKind::kLayer ? 6 : 4) + 4 * gates + 2 * sums),
+            .bytes = rows * D * static_cast<int64_t>(sizeof(T)) * (2 + gates + 2 * sums) + 4 * D};
   }
 };
 
@@ -71,7 +77,9 @@ struct NormGradArgs {
   int64_t rows, D, G = 1;
 
   static constexpr int64_t kBlocks = 64;
-  constexpr int64_t block_rows() const { return rows <= 32 * kBlocks ? 32 : (rows + kBlocks - 1) / kBlocks; }
+  constexpr int64_t block_rows() const {
+    return rows <= 32 * kBlocks ? 32 : (rows + kBlocks - 1) / kBlocks;
+  }
   constexpr int64_t blocks() const { return (rows + block_rows() - 1) / block_rows(); }
   Cost cost() const {
     const int64_t gates = gate == NormGate::kNone ? 0 : 1;

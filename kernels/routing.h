@@ -90,7 +90,7 @@ struct RoutingGradArgs {
   float scale = 1;
   float balance = 0, z = 0;           // coefficients of the two losses
   const float* loss_scale = nullptr;  // [1], of the objective; null: 1
-  float* dlogits;            // [R,E]
+  float* dlogits;                     // [R,E]
   int64_t dlogits_stride;
   Grad mode;
 

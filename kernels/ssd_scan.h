@@ -59,7 +59,9 @@ struct SsdScanArgs {
     while (heads > 1 && B * G * ((group + heads - 1) / heads) < 16) heads /= 2;
     return heads;
   }
-  constexpr int64_t tasks_per_group() const { return (H / G + heads_per_task() - 1) / heads_per_task(); }
+  constexpr int64_t tasks_per_group() const {
+    return (H / G + heads_per_task() - 1) / heads_per_task();
+  }
 
   // Multiply-adds of all heads through one causal triangle of kChunk x kChunk pairs and the rest.
   constexpr int64_t pairs() const {

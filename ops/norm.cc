@@ -1,6 +1,7 @@
 #include "kernels/norm.h"
 
 #include "ops/ops.h"
+#include "ops/sum.h"
 
 namespace tessera {
 namespace {
@@ -43,8 +44,15 @@ void CheckShapes(const Var& x, const Var& z, const Var& gain, const Var& bias, c
                 bias.shape().ToString().c_str(), D);
 }
 
+// What x is the sum of.
+struct Terms {
+  Var x, f;
+  float scale = 1;
+};
+
+// With terms, x is their sum, which the kernel computes as well.
 Var Norm(Context& ctx, const Var& x, const Var& z, const Var& gain, const Var& bias,
-         const Options& o) {
+         const Options& o, const Terms& terms = {}) {
   CheckShapes(x, z, gain, bias, o);
   return ByDType(x.dtype(), [&](auto tag) {
     using T = decltype(tag);
@@ -52,6 +60,15 @@ Var Norm(Context& ctx, const Var& x, const Var& z, const Var& gain, const Var& b
     Tensor rstd = ctx.New({x.rows(), o.groups}, DType::kF32), mean;
     if (o.kind == NormKind::kLayer) mean = ctx.New({x.rows(), o.groups}, DType::kF32);
     NormArgs<T> args = ForwardArgs<T>(x, z, gain, bias, o);
+    if (terms.f.defined()) {
+      args.x = terms.x.data<T>();
+      args.x_stride = terms.x.stride();
+      args.residual = terms.f.data<T>();
+      args.residual_stride = terms.f.stride();
+      args.residual_scale = terms.scale;
+      args.sum = x.data<T>();
+      args.sum_stride = x.stride();
+    }
     args.y = y.template data<T>();
     args.y_stride = y.stride();
     args.rstd = rstd.data<float>();
@@ -94,7 +111,28 @@ Var Norm(Context& ctx, const Var& x, const Var& z, const Var& gain, const Var& b
   });
 }
 
+SumAndNorm AddNorm(Context& ctx, const Terms& terms, const Var& gain, const Var& bias,
+                   const Options& o) {
+  const Var &x = terms.x, &f = terms.f;
+  TESSERA_CHECK(x.shape() == f.shape() && x.dtype() == f.dtype(), "the sum of %s and %s",
+                x.shape().ToString().c_str(), f.shape().ToString().c_str());
+  SumAndNorm out;
+  out.sum = SumOf(ctx, ctx.New(x.shape(), x.dtype()), x, f, terms.scale);
+  out.y = Norm(ctx, out.sum, Var(), gain, bias, o, terms);
+  return out;
+}
+
 }  // namespace
+
+SumAndNorm AddRmsNorm(Context& ctx, const Var& x, const Var& f, float scale, const Var& gain,
+                      float eps) {
+  return AddNorm(ctx, {x, f, scale}, gain, Var(), {.eps = eps});
+}
+
+SumAndNorm AddLayerNorm(Context& ctx, const Var& x, const Var& f, float scale, const Var& gain,
+                        const Var& bias, float eps) {
+  return AddNorm(ctx, {x, f, scale}, gain, bias, {.kind = NormKind::kLayer, .eps = eps});
+}
 
 Var RmsNorm(Context& ctx, const Var& x, const Var& gain, float eps, int64_t groups) {
   return Norm(ctx, x, Var(), gain, Var(), {.groups = groups, .eps = eps});

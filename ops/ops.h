@@ -49,6 +49,14 @@ Var Scale(Context& ctx, const Var& x, float factor);
 Var RmsNorm(Context& ctx, const Var& x, const Var& gain, float eps, int64_t groups = 1);
 Var LayerNorm(Context& ctx, const Var& x, const Var& gain, const Var& bias, float eps,
               int64_t groups = 1);
+// x + scale f, and the norm of that, in one pass over memory.
+struct SumAndNorm {
+  Var sum, y;
+};
+SumAndNorm AddRmsNorm(Context& ctx, const Var& x, const Var& f, float scale, const Var& gain,
+                      float eps);
+SumAndNorm AddLayerNorm(Context& ctx, const Var& x, const Var& f, float scale, const Var& gain,
+                        const Var& bias, float eps);
 // With silu(z) before or after the norm.
 Var GatedRmsNorm(Context& ctx, const Var& x, const Var& z, const Var& gain, NormGate gate,
                  float eps, int64_t groups = 1);

@@ -1,5 +1,6 @@
 #include "kernels/activation.h"
 #include "ops/ops.h"
+#include "ops/sum.h"
 
 namespace tessera {
 namespace {
@@ -100,7 +101,11 @@ Var Add(Context& ctx, const Var& x, const Var& f, float scale) {
                        .rows = x.rows(),
                        .C = x.dim(-1)});
   });
-  return ctx.Result(y, {x, f},
+  return SumOf(ctx, y, x, f, scale);
+}
+
+Var SumOf(Context& ctx, const Tensor& sum, const Var& x, const Var& f, float scale) {
+  return ctx.Result(sum, {x, f},
                     [scale, to_x = x.grad(), to_f = f.grad()](Context& ctx, const Tensor& dy) {
                       if (const GradSlot df = ctx.GradOf(to_f); df.wanted())
                         RunActivationGrad(ctx, Activation::kIdentity, scale, Tensor(), dy, df);

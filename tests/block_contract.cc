@@ -95,8 +95,8 @@ double InputAt(int64_t b, int64_t t, int64_t i, const char* what = "x") {
 
 Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T, int64_t D,
                  const Way& way) {
-  Arena arena(MemoryFor(way.device), way.device == Device::kMeta ? Arena::Backing::kMeta
-                                                                 : Arena::Backing::kPoisoned);
+  Arena arena(MemoryFor(way.device),
+              way.device == Device::kMeta ? Arena::Backing::kMeta : Arena::Backing::kPoisoned);
   CostCounter counter;
   Context ctx(way.device, &arena);
   ctx.compute = way.compute;
@@ -371,9 +371,9 @@ TEST_P(BlockContract, StateBytesAreAsDeclared) {
 }
 
 // Its CUDA kernels, executed on the host, compute what its CPU kernels do: a training pass, chunks
-// and single tokens after a state, packed documents. In bf16 both round, each in its own places, and
-// some blocks magnify that: the CUDA kernels are to be no further from the result in fp32 than the
-// CPU's are, twice over.
+// and single tokens after a state, packed documents. In bf16 both round, each in its own places,
+// and some blocks magnify that: the CUDA kernels are to be no further from the result in fp32 than
+// the CPU's are, twice over.
 TEST_P(BlockContract, CudaKernelsOnTheHostAgree) {
   const BlockCase& c = GetParam();
   Subject s(c, Device::kCpu);

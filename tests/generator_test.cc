@@ -44,11 +44,12 @@ TEST_F(Generator, ContinuesALongTextFromItsStates) {
 TEST_F(Generator, StopsWhenTold) {
   int64_t seen = 0;
   const std::vector<int32_t> prompt = {1, 2};
-  const Generation g =
-      Generate(*model_, Device::kCpu, prompt, 50, {}, DType::kF32, [&](int32_t) { return ++seen < 9; });
+  const Generation g = Generate(*model_, Device::kCpu, prompt, 50, {}, DType::kF32,
+                                [&](int32_t) { return ++seen < 9; });
   EXPECT_EQ(g.tokens.size(), 9u);
-  EXPECT_TRUE(
-      Generate(*model_, Device::kCpu, prompt, 0, {}, DType::kF32, [](int32_t) { return true; }).tokens.empty());
+  EXPECT_TRUE(Generate(*model_, Device::kCpu, prompt, 0, {}, DType::kF32, [](int32_t) {
+                return true;
+              }).tokens.empty());
 }
 
 }  // namespace

@@ -56,8 +56,8 @@ class GpuRuntime : public ::testing::Test {
 // after the first allocates, and the host waits for their reports alone. Micro-batches of packed
 // documents have different shares of the targets in every step.
 TEST_F(GpuRuntime, StepsAreOneGraphAndTrainAsOnTheCpu) {
-  const RunConfig config = Config({"train.data.jsonl=" + folder_ + "/text.jsonl",
-                                   "train.accumulate=2", "train.steps=8"});
+  const RunConfig config = Config(
+      {"train.data.jsonl=" + folder_ + "/text.jsonl", "train.accumulate=2", "train.steps=8"});
   const auto data = Data(config);
   ASSERT_TRUE(data.ok()) << data.status();
   ScopedHostGpu gpu(HostGpu::Mode::kLater);
@@ -103,8 +103,7 @@ TEST_F(GpuRuntime, RunsSaveResumeAndGenerate) {
     std::vector<double> losses;
     const auto directory = TrainRun(
         Config(more), {.directory = folder_ + "/" + name, .resume = resume, .device = device},
-        &interrupted,
-        [&](const Trainer&, const StepReport& r) { losses.push_back(r.loss); },
+        &interrupted, [&](const Trainer&, const StepReport& r) { losses.push_back(r.loss); },
         [](const std::string&) {});
     EXPECT_TRUE(directory.ok()) << directory.status();
     return losses;
@@ -126,9 +125,10 @@ TEST_F(GpuRuntime, RunsSaveResumeAndGenerate) {
   for (const Device device : {Device::kCpu, Device::kCuda}) {
     const auto loaded = LoadRun(folder_ + "/whole", device);
     ASSERT_TRUE(loaded.ok()) << loaded.status();
-    texts.push_back(Generate(*loaded->model, device, prompt, 60, {.temperature = 0}, DType::kF32,
-                             [](int32_t) { return true; })
-                        .tokens);
+    texts.push_back(
+        Generate(*loaded->model, device, prompt, 60, {.temperature = 0}, DType::kF32, [](int32_t) {
+          return true;
+        }).tokens);
   }
   EXPECT_EQ(texts[0], texts[1]);
   EXPECT_EQ(gpu->counts().captures, 3 + 58);  // of three runs, and of each token after the second
@@ -136,9 +136,10 @@ TEST_F(GpuRuntime, RunsSaveResumeAndGenerate) {
 
 TEST_F(GpuRuntime, SizesThatTheKernelsLackAreToldFirst) {
   ScopedHostGpu gpu(HostGpu::Mode::kLater);
-  const RunConfig config = Config(
-      {}, "model:\n  d_model: 640\n  layers: [{attention: {heads: 2}}, {gla: {heads: 2}}, "
-          "{mamba2: {d_state: 128, head_dim: 128}}, mlp]\n");
+  const RunConfig config =
+      Config({},
+             "model:\n  d_model: 640\n  layers: [{attention: {heads: 2}}, {gla: {heads: 2}}, "
+             "{mamba2: {d_state: 128, head_dim: 128}}, mlp]\n");
   const auto trainer = Trainer::Create(config, 256, Device::kCuda);
   ASSERT_FALSE(trainer.ok());
   const std::string told(trainer.status().message());

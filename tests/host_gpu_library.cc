@@ -1,8 +1,8 @@
 #include "kernels/simt/launch.h"
 #include "tests/host_gpu.h"
 
-// The GPU on the host in the place of libtessera_cuda.so, so that tests run the whole program on it:
-// TESSERA_CUDA_LIBRARY=build/libtessera_host_gpu.so tessera train ... --device cuda
+// The GPU on the host in the place of libtessera_cuda.so, so that tests run the whole program on
+// it: TESSERA_CUDA_LIBRARY=build/libtessera_host_gpu.so tessera train ... --device cuda
 
 tessera::CudaDevice* TesseraCudaDevice(int interface, std::string* error) {
   using tessera::testing::HostGpu;

@@ -4,8 +4,8 @@
 #include "core/parallel.h"
 #include "kernels/simt/block.h"
 #include "kernels/simt/launch.h"
-#include "tests/test_gpu.h"
 #include "tests/op_case.h"
+#include "tests/test_gpu.h"
 
 namespace tessera::testing {
 namespace {

@@ -79,7 +79,8 @@ TEST(AdamW, MatchesTheEquationInDouble) {
           rv[k][i] = b2 * rv[k][i] + (1 - b2) * x * x;
           rp[k][i] -= lr * (rm[k][i] * c1 / (std::sqrt(rv[k][i] * c2) + eps) +
                             (k == 0 ? 0.0 : 0.1) * rp[k][i]);
-          ASSERT_NEAR(p[k][i], rp[k][i], 1e-6) << Name(device) << " " << Name(isa) << " step " << t << " at " << i;
+          ASSERT_NEAR(p[k][i], rp[k][i], 1e-6)
+              << Name(device) << " " << Name(isa) << " step " << t << " at " << i;
         }
     }
   }

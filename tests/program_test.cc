@@ -100,10 +100,11 @@ TEST_F(Program, AGpuThatCannotBeHadIsAnError) {
   };
   const Ended none = with("/none.so");
   EXPECT_EQ(none.status, 1);
-  EXPECT_EQ(none.output.rfind("tessera: this build has no CUDA kernels (no /none.so); they are built "
-                              "where CMake finds an nvcc",
-                              0),
-            0u)
+  EXPECT_EQ(
+      none.output.rfind("tessera: this build has no CUDA kernels (no /none.so); they are built "
+                        "where CMake finds an nvcc",
+                        0),
+      0u)
       << none.output;
   Write("text.so", "not a library");
   EXPECT_NE(with(At("text.so")).output.find("the CUDA kernels do not load: "), std::string::npos);
@@ -118,9 +119,9 @@ TEST_F(Program, TrainsAndGeneratesOnAGpu) {
   std::vector<std::string> losses;
   for (const char* device : {"cpu", "cuda"}) {
     const std::string run = At(std::string("run_") + device);
-    const Ended trained =
-        Shell(program + "train " + At("c.yaml") + " train.data.text=" + At("text.txt") +
-              " train.steps=4 train.batch=2 train.seq=32 --run " + run + " --device " + device + " 2>&1");
+    const Ended trained = Shell(
+        program + "train " + At("c.yaml") + " train.data.text=" + At("text.txt") +
+        " train.steps=4 train.batch=2 train.seq=32 --run " + run + " --device " + device + " 2>&1");
     EXPECT_EQ(trained.status, 0) << trained.output;
     EXPECT_EQ(trained.output.rfind(std::string("device ") + device + " (", 0), 0u)
         << trained.output;
@@ -132,11 +133,14 @@ TEST_F(Program, TrainsAndGeneratesOnAGpu) {
     EXPECT_EQ(text.status, 0);
     EXPECT_EQ(nlohmann::json::parse(text.output)["tokens"].size(), 5u);
   }
-  const auto loss = [&](size_t i) { return nlohmann::json::parse(losses[i])["loss"].get<double>(); };
+  const auto loss = [&](size_t i) {
+    return nlohmann::json::parse(losses[i])["loss"].get<double>();
+  };
   EXPECT_NEAR(loss(0), loss(1), 1e-4);
-  EXPECT_NE(Shell(program + "bench gla --seq 16 --tokens 32 --d-model 32 --rounds 1 --device cuda 2>&1")
-                .output.find("device cuda (the host)"),
-            std::string::npos);
+  EXPECT_NE(
+      Shell(program + "bench gla --seq 16 --tokens 32 --d-model 32 --rounds 1 --device cuda 2>&1")
+          .output.find("device cuda (the host)"),
+      std::string::npos);
 }
 
 TEST_F(Program, BadDataIsNamed) {

@@ -13,7 +13,15 @@ namespace tessera {
 namespace {
 
 constexpr int kM = 64, kN = 128, kK = 64;
-enum class Flaw { kNone, kNoInit, kTooFewBytes, kNoWait, kNoProductWait, kMisaligned, kWrongStride };
+enum class Flaw {
+  kNone,
+  kNoInit,
+  kTooFewBytes,
+  kNoWait,
+  kNoProductWait,
+  kMisaligned,
+  kWrongStride
+};
 
 // c[64, 128] = a[64, 64] b[128, 64]^T by one warpgroup.
 template <Flaw kFlaw>
@@ -35,7 +43,8 @@ __global__ void OneTile(TESSERA_GRID_CONSTANT TensorMap a, TESSERA_GRID_CONSTANT
   for (float& s : sum) s = 0;
   constexpr uint64_t kStride = kFlaw == Flaw::kWrongStride ? 512 : 1024;
   const auto descriptor = [](const bf16* p) {
-    return uint64_t{SharedAddress(p) >> 4} | uint64_t{1} << 16 | (kStride >> 4) << 32 | uint64_t{1} << 62;
+    return uint64_t{SharedAddress(p) >> 4} | uint64_t{1} << 16 | (kStride >> 4) << 32 |
+           uint64_t{1} << 62;
   };
   wgmma_fence();
   for (int k = 0; k < kK; k += 16)
@@ -89,8 +98,8 @@ class SimtHopper : public ::testing::Test {
 };
 
 TEST_F(SimtHopper, TilesAndProductsInEveryOrder) {
-  for (const simt::Order order : {simt::Order::kForward, simt::Order::kReverse,
-                                  simt::Order::kRandom, simt::Order::kWarps}) {
+  for (const simt::Order order :
+       {simt::Order::kForward, simt::Order::kReverse, simt::Order::kRandom, simt::Order::kWarps}) {
     simt::SetOrder(order, 9);
     EXPECT_LT(Error<Flaw::kNone>(), 1e-4) << Name(order);
     if (simt::ReportsRaces()) break;

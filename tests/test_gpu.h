@@ -5,8 +5,8 @@
 #include "kernels/device/memory.h"
 #include "tests/host_gpu.h"
 
-// The GPU of the tests: one on the host that does its work at once (Device::kCuda finds it open), or
-// the machine's own where TESSERA_TEST_GPU=1 (bench/gpu_check).
+// The GPU of the tests: one on the host that does its work at once (Device::kCuda finds it open),
+// or the machine's own where TESSERA_TEST_GPU=1 (bench/gpu_check).
 
 namespace tessera::testing {
 

@@ -11,7 +11,8 @@
 #include "tests/test_gpu.h"
 
 // Grouped products by sm_90's warpgroup instructions against those by warps: the same factors,
-// rounded alike, so that sums agree to fp32's precision. Long enough that every stage is used again.
+// rounded alike, so that sums agree to fp32's precision. Long enough that every stage is used
+// again.
 
 namespace tessera::testing {
 namespace {
@@ -26,7 +27,8 @@ template <class T>
 std::vector<T> Values(int64_t n, const char* name) {
   const Rng rng(3, name);
   std::vector<T> v;
-  for (int64_t i = 0; i < n; ++i) v.push_back(T(static_cast<float>(rng.Normal(static_cast<uint64_t>(i)))));
+  for (int64_t i = 0; i < n; ++i)
+    v.push_back(T(static_cast<float>(rng.Normal(static_cast<uint64_t>(i)))));
   return v;
 }
 
@@ -43,12 +45,13 @@ void ExpectAlike(std::vector<T>* y, const Args& args, const char* what) {
     return std::vector<float>(y->begin(), y->end());
   };
   const std::vector<float> want = run(false, simt::Order::kForward);
-  for (const simt::Order order : {simt::Order::kForward, simt::Order::kReverse,
-                                  simt::Order::kRandom, simt::Order::kWarps}) {
+  for (const simt::Order order :
+       {simt::Order::kForward, simt::Order::kReverse, simt::Order::kRandom, simt::Order::kWarps}) {
     const std::vector<float> got = run(true, order);
     double worst = 0;
     for (size_t i = 0; i < want.size(); ++i)
-      worst = std::max(worst, std::isfinite(got[i]) ? std::fabs(static_cast<double>(got[i]) - want[i]) : 1e9);
+      worst = std::max(
+          worst, std::isfinite(got[i]) ? std::fabs(static_cast<double>(got[i]) - want[i]) : 1e9);
     // Sums of some hundred products of normal numbers; bf16 rounds them.
     EXPECT_LE(worst, sizeof(T) == 2 ? 0.3 : 2e-4) << what << ", order " << Name(order);
     if (simt::ReportsRaces()) break;
@@ -76,17 +79,18 @@ class WarpgroupProductSimt : public ::testing::Test {
 };
 
 TEST_F(WarpgroupProductSimt, OutputsFromWeightsStoredByOutputs) {
-  GroupedMatmulArgs g = {.a = {.data = x.data(), .dtype = DType::kBF16, .stride = kK},
-                         .b = {.data = w.data(), .dtype = DType::kF32, .stride = kK, .order = Order::kTransposed},
-                         .b_group_stride = kN * kK,
-                         .bias = bias.data(),
-                         .row_scale = scale.data(),
-                         .offsets = kOffsets.data(),
-                         .rows = kRows,
-                         .E = kE,
-                         .N = kN,
-                         .K = kK,
-                         .precision = Precision::kBF16};
+  GroupedMatmulArgs g = {
+      .a = {.data = x.data(), .dtype = DType::kBF16, .stride = kK},
+      .b = {.data = w.data(), .dtype = DType::kF32, .stride = kK, .order = Order::kTransposed},
+      .b_group_stride = kN * kK,
+      .bias = bias.data(),
+      .row_scale = scale.data(),
+      .offsets = kOffsets.data(),
+      .rows = kRows,
+      .E = kE,
+      .N = kN,
+      .K = kK,
+      .precision = Precision::kBF16};
   std::vector<float> y(U(kRows * kN));
   g.c = {.data = y.data(), .dtype = DType::kF32, .stride = kN, .rows = slots.data()};
   ExpectAlike(&y, g, "scattered");
@@ -118,16 +122,17 @@ TEST_F(WarpgroupProductSimt, GradientsOfWeights) {
   std::vector<float> dw(U(kE * kN * kK));
   for (const Grad mode : {Grad::kOverwrite, Grad::kAccumulate})
     ExpectAlike(&dw,
-                GroupedWeightGradArgs{.dy = {.data = dy.data(), .dtype = DType::kF32, .stride = kN},
-                                      .x = {.data = x.data(), .dtype = DType::kBF16, .stride = kK},
-                                      .dw = {.data = dw.data(), .dtype = DType::kF32, .stride = kK, .mode = mode},
-                                      .dw_group_stride = kN * kK,
-                                      .offsets = kOffsets.data(),
-                                      .rows = kRows,
-                                      .E = kE,
-                                      .N = kN,
-                                      .K = kK,
-                                      .precision = Precision::kBF16},
+                GroupedWeightGradArgs{
+                    .dy = {.data = dy.data(), .dtype = DType::kF32, .stride = kN},
+                    .x = {.data = x.data(), .dtype = DType::kBF16, .stride = kK},
+                    .dw = {.data = dw.data(), .dtype = DType::kF32, .stride = kK, .mode = mode},
+                    .dw_group_stride = kN * kK,
+                    .offsets = kOffsets.data(),
+                    .rows = kRows,
+                    .E = kE,
+                    .N = kN,
+                    .K = kK,
+                    .precision = Precision::kBF16},
                 "dw");
 }
 

@@ -51,14 +51,14 @@ class Subject {
     parameters_->Initialise(1, device_);
     // Sized by the same passes on the meta device.
     arena_ = std::make_unique<Arena>(DeviceMemory(
-        device_,
-        mode == "train" ? MeasureCost(config_, vocab_, batch_, seq, compute_).activation_bytes
-                        : PassBytes(compute_, [&](Context& ctx) {
-                            ModelState state = NewState();
-                            Pass(ctx, {}, seq, &state);
-                            for (int64_t i = 0; mode == "decode" && i < decoded_; ++i)
-                              Pass(ctx, {}, 1, &state);
-                          })));
+        device_, mode == "train"
+                     ? MeasureCost(config_, vocab_, batch_, seq, compute_).activation_bytes
+                     : PassBytes(compute_, [&](Context& ctx) {
+                         ModelState state = NewState();
+                         Pass(ctx, {}, seq, &state);
+                         for (int64_t i = 0; mode == "decode" && i < decoded_; ++i)
+                           Pass(ctx, {}, 1, &state);
+                       })));
     inputs_arena_ = std::make_unique<Arena>(DeviceMemory(device_, 16 * batch_ * seq + 1024));
     inputs_ = MakeInputs(seq);
     if (mode == "decode") {
@@ -231,6 +231,10 @@ int Bench(const Options& o) {
       for (const std::string& name : o.subjects) {
         const auto model = ModelOf(name, o);
         if (!model.ok()) return Fail(model.status(), 2);
+        const DType compute = o.precision == "bf16" ? DType::kBF16 : DType::kF32;
+        if (const absl::Status s = CheckDevice(*device, model->first, model->second, compute);
+            !s.ok())
+          return Fail(s, 2);
         subjects.push_back(
             std::make_unique<Subject>(name, model->first, model->second, mode, seq, *device, o));
         subjects.back()->Time();

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/parallel.h"
 #include "core/status.h"
 #include "train/files.h"
@@ -90,7 +91,8 @@ absl::Status Save(const std::string& directory, const Trainer& trainer, int64_t 
     }
     return views;
   };
-  const std::vector<TensorView> weights = views(trainer.Weights()), moments = views(trainer.Moments());
+  const std::vector<TensorView> weights = views(trainer.Weights()),
+                                moments = views(trainer.Moments());
   return SaveCheckpoint(directory, trainer.step(), {.model = weights, .optimizer = moments},
                         nlohmann::json::object(), keep);
 }
@@ -172,8 +174,9 @@ absl::StatusOr<std::string> TrainRun(
   const auto saves = [&](int64_t step) { return step % t.save_every == 0 && step != t.LastStep(); };
   const auto may_start = [&] {
     const bool more = trainer->step() < t.LastStep() && *interrupted == 0;
-    return more && (trainer->started() == 0 || (trainer->started() < trainer->most_started() &&
-                                                !validates(trainer->step()) && !saves(trainer->step())));
+    return more &&
+           (trainer->started() == 0 || (trainer->started() < trainer->most_started() &&
+                                        !validates(trainer->step()) && !saves(trainer->step())));
   };
   while (true) {
     while (may_start()) trainer->Start(data);
@@ -197,10 +200,14 @@ absl::StatusOr<std::string> TrainRun(
         std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
     TESSERA_RETURN_IF_ERROR(events.Write(r.step, wall, scalars));
     report(*trainer, r);
-    if (saves(r.step))
-      TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
+    if (saves(r.step)) TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
   }
   TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
+  message(
+      absl::StrFormat("memory of %s at its peak: %.2f GiB for parameters, gradients and moments, "
+                      "%.2f for activations",
+                      Name(trainer->device()), trainer->parameter_bytes() * 0x1p-30,
+                      trainer->activation_peak_bytes() * 0x1p-30));
   TESSERA_RETURN_IF_ERROR(WriteReport(directory, trainer->cost()));
   return directory;
 }
@@ -212,6 +219,8 @@ absl::StatusOr<LoadedRun> LoadRun(const std::string& directory, Device device) {
   const std::string own = directory + "/tokenizer.json";
   TESSERA_ASSIGN_OR_RETURN(run.tokenizer,
                            LoadTokenizer(fs::exists(own) ? own : run.config.model.vocab));
+  TESSERA_RETURN_IF_ERROR(CheckDevice(device, run.config.model, run.tokenizer->vocab_size(),
+                                      run.config.train.precision));
   TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadCheckpoint(directory));
   Arena meta(Arena::Backing::kMeta, 0);
   {

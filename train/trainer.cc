@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/status.h"
 #include "kernels/copy.h"
 #include "kernels/peak.h"
 
@@ -33,8 +33,7 @@ std::map<std::string, int64_t> MetricSizes(const RunConfig& config, int64_t voca
     const Tensor ids = ctx.New({1, 1}, DType::kI32);
     ctx.position = ids;
     TrainPass(ctx, model, ids, ids, ctx.New({1}, DType::kF32));
-    for (const auto& [key, value] : metrics)
-      sizes[key.first + "." + key.second] = value.elements();
+    for (const auto& [key, value] : metrics) sizes[key.first + "." + key.second] = value.elements();
   });
   return sizes;
 }
@@ -44,11 +43,7 @@ std::map<std::string, int64_t> MetricSizes(const RunConfig& config, int64_t voca
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const RunConfig& config,
                                                          int64_t vocab_size, Device device) {
   const TrainConfig& t = config.train;
-  if (device == Device::kCuda)
-    if (const std::string limits = CudaLimits(config.model, vocab_size, t.precision);
-        !limits.empty())
-      return absl::InvalidArgumentError(
-          absl::StrCat(limits, "change these sizes, or train with --device cpu"));
+  TESSERA_RETURN_IF_ERROR(CheckDevice(device, config.model, vocab_size, t.precision));
   const ModelCost cost = MeasureCost(config.model, vocab_size, t.batch, t.seq, t.precision);
   std::vector<MetricValues> metrics;
   int64_t floats = kOutcomeFloats;
@@ -108,17 +103,16 @@ Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, con
   }
   tokens_ = zeros({3, t.accumulate, t.batch * t.seq}, DType::kI32);
   scalars_ = zeros({kStepFloats + t.accumulate}, DType::kF32);
-  const int64_t last = metrics_.empty() ? kOutcomeFloats
-                                        : metrics_.back().first + metrics_.back().count;
+  const int64_t last =
+      metrics_.empty() ? kOutcomeFloats : metrics_.back().first + metrics_.back().count;
   outcome_ = zeros({last}, DType::kF32);
   losses_ = zeros({t.accumulate}, DType::kF32);
   partial_ = zeros({2 * OptimizerBlocks(optimizer_tensors_.data(),
                                         static_cast<int64_t>(optimizer_tensors_.size()))},
                    DType::kF32);
   for (int64_t i = 0; i < most_started(); ++i)
-    slots_.push_back(std::unique_ptr<Slot>(new Slot{{device_, tokens_.bytes()},
-                                                    {device_, scalars_.bytes()},
-                                                    {device_, outcome_.bytes()}}));
+    slots_.push_back(std::unique_ptr<Slot>(new Slot{
+        {device_, tokens_.bytes()}, {device_, scalars_.bytes()}, {device_, outcome_.bytes()}}));
 }
 
 Context Trainer::NewContext() {
@@ -191,8 +185,7 @@ void Trainer::UpdateParameters() {
   const TrainConfig& t = config_.train;
   for (const Parameter& p : parameters_.all())
     // A parameter that nothing used this step (an expert's, say) has no gradient: zero.
-    if (!p.var.grad()->started)
-      Zero(device_, p.var.grad()->grad.raw(), p.var.grad()->grad.bytes());
+    if (!p.var.grad()->started) Zero(device_, p.var.grad()->grad.raw(), p.var.grad()->grad.bytes());
   const AdamWTensor* const tensors = optimizer_tensors_.data();
   const auto count = static_cast<int64_t>(optimizer_tensors_.size());
   auto* const partial = reinterpret_cast<double*>(partial_.raw());
@@ -267,11 +260,12 @@ absl::StatusOr<StepReport> Trainer::Finish() {
         s.step, outcome.loss, outcome.grad_norm, s.lr));
   }
   const ScopeCost counted = counter_.Total();
-  StepReport report = {.step = s.step,
-                       .loss = outcome.loss,
-                       .grad_norm = outcome.grad_norm,
-                       .lr = s.lr,
-                       .flops = static_cast<double>(counted.forward.flops + counted.backward.flops)};
+  StepReport report = {
+      .step = s.step,
+      .loss = outcome.loss,
+      .grad_norm = outcome.grad_norm,
+      .lr = s.lr,
+      .flops = static_cast<double>(counted.forward.flops + counted.backward.flops)};
   for (const MetricValues& m : metrics_)
     report.metrics[m.name].assign(values + m.first, values + m.first + m.count);
   report.seconds = std::chrono::duration<double>(now - std::max(s.at, last_finish_)).count();

@@ -31,11 +31,13 @@
 //                           int box_rows);
 //     // by the host: `groups` matrices, strides in elements and multiples of 8, data aligned to 16
 //     // bytes. A kernel takes it as TESSERA_GRID_CONSTANT TensorMap
-//   void mbarrier_init(uint64_t* barrier, int arrivals);   // one thread, then fence_mbarrier_init()
+//   void mbarrier_init(uint64_t* barrier, int arrivals);   // one thread, then
+//   fence_mbarrier_init()
 //     // and __syncthreads
 //   void mbarrier_arrive(uint64_t* barrier);
-//   void mbarrier_expect(uint64_t* barrier, int bytes);    // arrives, and the phase waits for bytes
-//   void mbarrier_wait(uint64_t* barrier, uint32_t parity);   // until the phase of that parity is
+//   void mbarrier_expect(uint64_t* barrier, int bytes);    // arrives, and the phase waits for
+//   bytes void mbarrier_wait(uint64_t* barrier, uint32_t parity);   // until the phase of that
+//   parity is
 //     // over; phases count from 0
 //   void tma_load(void* to, const TensorMap&, int column, int row, int group, uint64_t* barrier);
 //     // box_rows x 64 elements to shared memory, aligned to 1024 bytes, 128 bytes a row with the
@@ -43,13 +45,15 @@
 //   void fence_proxy_async();   // by a thread that wrote what wgmma will read
 //   uint32_t SharedAddress(const void* p);
 //   void wgmma_m64n128k16<kAByK, kBByK>(float (&d)[64], uint64_t a, uint64_t b);
-//     // d[64, 128] += a[64, 16] b[16, 128] by the four warps of a warpgroup; a and b are descriptors
+//     // d[64, 128] += a[64, 16] b[16, 128] by the four warps of a warpgroup; a and b are
+//     descriptors
 //     // of shared memory (kernels/cuda/warpgroup_product.h); ByK: stored by rows of k, not of m or
 //     // n. wgmma_fence() before the first; then wgmma_commit() and wgmma_wait<n>(), as cp_async's
 //   void Launch(kernel, dim3 grid, dim3 block, int64_t shared_bytes, arguments...);
 //   float* ScratchFloats(int64_t count);    // device memory for partial results between launches:
 //     // contents undefined, valid until the next call
-//   bool LibraryProduct(const MatmulArgs&);  // the GPU's own library does the product, or says that
+//   bool LibraryProduct(const MatmulArgs&);  // the GPU's own library does the product, or says
+//   that
 //     it does not; on the host it never does
 //
 // A kernels/x.cu puts its code in namespace tessera::TESSERA_DEVICE and ends with the Args that it

@@ -13,7 +13,9 @@
 namespace tessera::cuda {
 namespace {
 
-std::string Version(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
+std::string Version(int v) {
+  return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10);
+}
 
 struct NvidiaGraph : CudaDevice::Graph {
   explicit NvidiaGraph(cudaGraphExec_t e) : exec(e) {}
@@ -55,7 +57,8 @@ class NvidiaGpu final : public CudaDevice {
         .K = kSize,
         .precision = compute == DType::kBF16 ? Precision::kBF16 : Precision::kF32};
     const double seconds = BestSeconds([&] {
-      if (!LibraryProduct(product)) throw CudaError("cuBLASLt has no product of 4096 x 4096 x 4096");
+      if (!LibraryProduct(product))
+        throw CudaError("cuBLASLt has no product of 4096 x 4096 x 4096");
     });
     Free(Memory::kDevice, memory);
     return static_cast<double>(product.cost().flops) / seconds;
@@ -207,8 +210,9 @@ CudaDevice* Open(int interface, std::string* error) {
   }
   const cudaError_t counted = cudaGetDeviceCount(&count);
   if (counted == cudaErrorInsufficientDriver) {
-    *error = "the NVIDIA driver knows CUDA " + Version(driver) + " and these kernels were built by " +
-             Version(CUDART_VERSION) + ": install a newer driver, or build with an older toolkit";
+    *error = "the NVIDIA driver knows CUDA " + Version(driver) +
+             " and these kernels were built by " + Version(CUDART_VERSION) +
+             ": install a newer driver, or build with an older toolkit";
     return nullptr;
   }
   if (counted != cudaSuccess || count == 0) {

@@ -56,7 +56,7 @@ class Layout {
 // What is to be done with the matrices.
 class Operation {
  public:
-  Operation(bool transpose_first, bool transpose_second, const float* bias) {
+  Operation(bool transpose_first, bool transpose_second, const void* bias, DType bias_type) {
     CheckLt(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "a product");
     const cublasOperation_t first = transpose_first ? CUBLAS_OP_T : CUBLAS_OP_N,
                             second = transpose_second ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -65,6 +65,7 @@ class Operation {
     if (bias == nullptr) return;
     Set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TypeOf(bias_type));
   }
   ~Operation() { cublasLtMatmulDescDestroy(operation_); }
   Operation(const Operation&) = delete;
@@ -115,9 +116,8 @@ const cublasLtMatmulAlgo_t* Choose(const MatmulArgs& m, const Stored& a, const S
     cublasLtMatmulPreferenceSetAttribute(preference, attribute, &kAlign, sizeof kAlign);
   cublasLtMatmulHeuristicResult_t best = {};
   int count = 0;
-  const cublasStatus_t status =
-      cublasLtMatmulAlgoGetHeuristic(TheLibrary().handle, operation, first, second, result, result,
-                                     preference, 1, &best, &count);
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      TheLibrary().handle, operation, first, second, result, result, preference, 1, &best, &count);
   cublasLtMatmulPreferenceDestroy(preference);
   const bool found = status == CUBLAS_STATUS_SUCCESS && count > 0;
   const Choice& choice = choices.emplace(key, Choice{best.algo, found}).first->second;
@@ -129,28 +129,32 @@ const cublasLtMatmulAlgo_t* Choose(const MatmulArgs& m, const Stored& a, const S
 bool LibraryProduct(const MatmulArgs& m) {
   const bool half = m.precision == Precision::kBF16, plain_a = m.a.order == Order::kPlain,
              plain_b = m.b.order == Order::kPlain;
-  if (m.a.rows != nullptr || m.b.rows != nullptr || m.c.rows != nullptr ||
-      m.row_scale != nullptr || m.K == 0 || (m.bias != nullptr && m.c.dtype != DType::kF32))
+  if (m.a.rows != nullptr || m.b.rows != nullptr || m.c.rows != nullptr || m.row_scale != nullptr ||
+      m.K == 0)
     return false;
   Stored a = {m.a, plain_a ? m.M : m.K, plain_a ? m.K : m.M};
   Stored b = {m.b, plain_b ? m.K : m.N, plain_b ? m.N : m.K};
   const Stored c = {{m.c.data, m.c.dtype, m.c.stride}, m.M, m.N};
   if (!c.Aligned16()) return false;
+  // A bias has the type of the result.
+  Stored bias = {{m.bias, DType::kF32, m.N}, 1, m.N};
+  const bool round_bias = m.bias != nullptr && m.c.dtype == DType::kBF16;
   if (half) {
-    float* const scratch = ScratchFloats(a.CopyFloats() + b.CopyFloats());
-    MakeReady(&b, scratch + a.CopyFloats());
+    const int64_t of_a = a.CopyFloats(), of_b = b.CopyFloats();
+    float* const scratch = ScratchFloats(of_a + of_b + (round_bias ? bias.CopyFloats() : 0));
+    if (round_bias) MakeReady(&bias, scratch + of_a + of_b);
+    MakeReady(&b, scratch + of_a);
     MakeReady(&a, scratch);
   } else if (a.factor.dtype != DType::kF32 || b.factor.dtype != DType::kF32 || !a.Aligned16() ||
-             !b.Aligned16()) {
+             !b.Aligned16() || round_bias) {
     return false;
   }
   // By columns a stored matrix is its transpose, and so is C.
   const Layout first(b.factor.dtype, b.columns, b.rows, b.factor.stride);
   const Layout second(a.factor.dtype, a.columns, a.rows, a.factor.stride);
   const Layout result(m.c.dtype, m.N, m.M, m.c.stride);
-  const Operation operation(!plain_b, !plain_a, m.bias);
-  const cublasLtMatmulAlgo_t* const algorithm =
-      Choose(m, a, b, operation, first, second, result);
+  const Operation operation(!plain_b, !plain_a, bias.factor.data, bias.factor.dtype);
+  const cublasLtMatmulAlgo_t* const algorithm = Choose(m, a, b, operation, first, second, result);
   if (algorithm == nullptr) return false;
   const float one = 1, before = m.c.mode == Grad::kAccumulate ? 1 : 0;
   CheckLt(cublasLtMatmul(TheLibrary().handle, operation, &one, b.factor.data, first, a.factor.data,

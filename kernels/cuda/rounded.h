@@ -48,13 +48,13 @@ inline void MakeReady(Stored* s, float* to, const int32_t* end = nullptr) {
   auto* const y = reinterpret_cast<bf16*>(to);
   const Factor& f = s->factor;
   if (f.dtype == DType::kF32)
-    ForElements<float>(s->rows, s->columns, s->Aligned16(),
-                       RoundBody<float>{static_cast<const float*>(f.data), f.stride, f.rows, end, y,
-                                        s->Pitch()});
+    ForElements<float>(
+        s->rows, s->columns, s->Aligned16(),
+        RoundBody<float>{static_cast<const float*>(f.data), f.stride, f.rows, end, y, s->Pitch()});
   else
-    ForElements<bf16>(s->rows, s->columns, s->Aligned16(),
-                      RoundBody<bf16>{static_cast<const bf16*>(f.data), f.stride, f.rows, end, y,
-                                      s->Pitch()});
+    ForElements<bf16>(
+        s->rows, s->columns, s->Aligned16(),
+        RoundBody<bf16>{static_cast<const bf16*>(f.data), f.stride, f.rows, end, y, s->Pitch()});
   s->factor = {.data = y, .dtype = DType::kBF16, .stride = s->Pitch(), .order = f.order};
 }
 

@@ -1,5 +1,4 @@
 #include "kernels/cuda/runtime.h"
-
 #include "kernels/device/cuda_device.h"
 
 namespace tessera::cuda {
@@ -83,10 +82,10 @@ CUtensorMap MakeTensorMap(const bf16* data, int64_t columns, int64_t rows, int64
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(row_stride) * sizeof(bf16),
                                 static_cast<cuuint64_t>(group_stride) * sizeof(bf16)};
   const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows), 1}, steps[] = {1, 1, 1};
-  const CUresult made = encode(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<bf16*>(data), sizes, strides, box,
-      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult made =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<bf16*>(data), sizes, strides,
+             box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (made != CUDA_SUCCESS)
     throw CudaError("a tensor map of " + std::to_string(groups) + " x " + std::to_string(rows) +
                     " x " + std::to_string(columns) + ": driver error " + std::to_string(made));

@@ -22,8 +22,8 @@ void Check(cudaError_t result, const std::string& what);
 void CheckLaunch(cudaError_t result, dim3 grid, dim3 block, size_t dynamic_shared_bytes);
 
 // The product by cuBLASLt. False, and nothing done, where its arguments are not for it: row lists,
-// a scale a row, fp32 rows that are not aligned to 16 bytes, a bias of a bf16 result. fp32 is
-// computed as fp32, not as TF32; fp32 factors of a bf16 product are rounded first.
+// a scale a row, rows of fp32 factors or results that are not aligned to 16 bytes. fp32 is computed
+// as fp32, not as TF32; fp32 factors of a bf16 product are rounded first, and a bf16 result's bias.
 bool LibraryProduct(const MatmulArgs& m);
 
 // Whether a product of so many rows is for the warpgroup instructions: on sm_90, where it is large

@@ -4,9 +4,9 @@
 #include "kernels/cuda/device.h"
 
 // One 128 x 128 tile of a bf16 product by sm_90's warpgroup instructions. The first warpgroup of a
-// block has one thread that asks the copy engine for pieces of 64 in depth, kStages ahead; the other
-// two multiply them, each for 64 rows. A pair of barriers a stage says when it is full and when it is
-// free. Sums run along the depth in one order.
+// block has one thread that asks the copy engine for pieces of 64 in depth, kStages ahead; the
+// other two multiply them, each for 64 rows. A pair of barriers a stage says when it is full and
+// when it is free. Sums run along the depth in one order.
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
@@ -54,8 +54,9 @@ __device__ __forceinline__ void WgLoad(bf16* to, const TensorMap& map, const WgS
   }
 }
 
-// Zeros the rows of k from `valid` on in all four boxes of a stage, whose sides are stored by k: what
-// lies there belongs to others. By the 256 threads that multiply; they go on when all is cleared.
+// Zeros the rows of k from `valid` on in all four boxes of a stage, whose sides are stored by k:
+// what lies there belongs to others. By the 256 threads that multiply; they go on when all is
+// cleared.
 __device__ __forceinline__ void WgClear(const WgShared& shared, int stage, int valid) {
   constexpr int kRowWords = 64 * static_cast<int>(sizeof(bf16)) / 4;
   const int thread = static_cast<int>(threadIdx.x) - 128, words = (64 - valid) * kRowWords;
@@ -69,10 +70,11 @@ __device__ __forceinline__ void WgClear(const WgShared& shared, int stage, int v
 }
 
 // put(row, column, sum) for the elements of the tile, rows and columns from 0 on, by the threads
-// that have them. `depth` is how far k goes; with kClear rows of k past it are not read as they are.
+// that have them. `depth` is how far k goes; with kClear rows of k past it are not read as they
+// are.
 template <bool kAByK, bool kBByK, bool kClear, class Put>
-__device__ __forceinline__ void WarpgroupProduct(const TensorMap& a, const TensorMap& b, WgSide at_a,
-                                                 WgSide at_b, int64_t depth, Put put) {
+__device__ __forceinline__ void WarpgroupProduct(const TensorMap& a, const TensorMap& b,
+                                                 WgSide at_a, WgSide at_b, int64_t depth, Put put) {
   TESSERA_SHARED(uint64_t[kWgStages], full);
   TESSERA_SHARED(uint64_t[kWgStages], free);
   TESSERA_SHARED(uint64_t[1], cleared);
@@ -122,8 +124,7 @@ __device__ __forceinline__ void WarpgroupProduct(const TensorMap& a, const Tenso
   wgmma_wait<0>();
   const int row = 64 * half + static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
 #pragma unroll
-  for (int i = 0; i < 64; ++i)
-    put(row + i / 2 % 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2, sum[i]);
+  for (int i = 0; i < 64; ++i) put(row + i / 2 % 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2, sum[i]);
 }
 
 }  // namespace

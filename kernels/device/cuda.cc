@@ -35,10 +35,12 @@ absl::StatusOr<CudaDevice*> Load() {
     if (!std::filesystem::exists(path, none)) continue;
     // Asked first, since the library brings hundreds of megabytes of others with it.
     if (path.filename() == kLibrary && dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL) == nullptr)
-      return absl::FailedPreconditionError("there is no NVIDIA driver on this machine (no libcuda.so.1)");
+      return absl::FailedPreconditionError(
+          "there is no NVIDIA driver on this machine (no libcuda.so.1)");
     void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr)
-      return absl::FailedPreconditionError(absl::StrCat("the CUDA kernels do not load: ", dlerror()));
+      return absl::FailedPreconditionError(
+          absl::StrCat("the CUDA kernels do not load: ", dlerror()));
     const auto open =
         reinterpret_cast<decltype(&TesseraCudaDevice)>(dlsym(library, "TesseraCudaDevice"));
     if (open == nullptr)

@@ -25,8 +25,9 @@ CudaDevice::Kernel FindCudaKernel(const char* op, const std::type_info& args, si
 template <class Args>
 std::string SizesOf(const Args& args) {
   std::string text;
-#define TESSERA_SIZE(name) \
-  if constexpr (requires { text += std::to_string(args.name); }) text += " " #name "=" + std::to_string(args.name);
+#define TESSERA_SIZE(name)                                       \
+  if constexpr (requires { text += std::to_string(args.name); }) \
+    text += " " #name "=" + std::to_string(args.name);
   TESSERA_SIZE(B)
   TESSERA_SIZE(T)
   TESSERA_SIZE(R)

@@ -27,8 +27,8 @@ class CudaDevice {
 
   virtual std::string Name() const = 0;  // NVIDIA H200, sm_90, 139.8 GiB
   virtual int64_t FreeBytes() = 0;
-  // FLOP/s of a large product of fp32, or of bf16 with fp32 sums, and bytes/s of a large copy within
-  // its memory, read and written.
+  // FLOP/s of a large product of fp32, or of bf16 with fp32 sums, and bytes/s of a large copy
+  // within its memory, read and written.
   virtual double MeasurePeakFlops(DType compute) = 0;
   virtual double MeasureCopyBandwidth() = 0;
 

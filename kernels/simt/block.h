@@ -55,7 +55,7 @@ struct AsyncCopy {
   int64_t group;
 };
 
-struct Mbarrier;          // (hopper.h)
+struct Mbarrier;  // (hopper.h)
 struct WarpgroupProduct;
 
 struct Thread {
@@ -67,7 +67,7 @@ struct Thread {
   State state = State::kDone;
   const Call* waits_in = nullptr;
   std::vector<AsyncCopy> copies;
-  int64_t open_group = 0;  // the one that copies are added to
+  int64_t open_group = 0;                  // the one that copies are added to
   std::vector<WarpgroupProduct> products;  // of a warpgroup, issued and not waited for
   int64_t open_products = 0;
   Fiber fiber;
@@ -119,7 +119,7 @@ class Block {
   void Unwind();
   void Push(int thread);
   Thread* Next();
-  void SwitchTo(Thread* next);              // null: to the stack that called Run
+  void SwitchTo(Thread* next);  // null: to the stack that called Run
   void CheckProducts() const;
   void CheckShared(const Call* met) const;  // throws if a variable was written past its ends
   std::string BlockName() const;

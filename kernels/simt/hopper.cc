@@ -75,8 +75,9 @@ float Operand(const unsigned char* base, uint64_t descriptor, bool by_k, int out
   const uint64_t start = Bits(descriptor, 0, 14) << 4, leading = Bits(descriptor, 16, 14) << 4,
                  stride = Bits(descriptor, 32, 14) << 4;
   const auto o = static_cast<uint64_t>(outer), i = static_cast<uint64_t>(k);
-  const uint64_t address = by_k ? start + o / 64 * leading + i / 8 * stride + i % 8 * kRowBytes + o % 64 * 2
-                                : start + o / 8 * stride + o % 8 * kRowBytes + i * 2;
+  const uint64_t address =
+      by_k ? start + o / 64 * leading + i / 8 * stride + i % 8 * kRowBytes + o % 64 * 2
+           : start + o / 8 * stride + o % 8 * kRowBytes + i * 2;
   bf16 value;
   std::memcpy(&value, base + (Swizzled(address & ~uint64_t{15}) | (address & 15)), 2);
   return static_cast<float>(value);

@@ -9,11 +9,11 @@
 #include "core/dtype.h"
 #include "kernels/simt/block.h"
 
-// What sm_90 adds, as kernels/cuda/device.h describes it: barriers in shared memory that count bytes
-// as well as threads, tiles that a copy engine brings, and products of a warpgroup that run beside
-// its threads. All of it happens as late as it may: a tile arrives when somebody waits for its
-// barrier, and until then its place is poisoned; a product reads its operands when its threads wait
-// for it, and until then its sums are NaN. The order between the two ways to shared memory
+// What sm_90 adds, as kernels/cuda/device.h describes it: barriers in shared memory that count
+// bytes as well as threads, tiles that a copy engine brings, and products of a warpgroup that run
+// beside its threads. All of it happens as late as it may: a tile arrives when somebody waits for
+// its barrier, and until then its place is poisoned; a product reads its operands when its threads
+// wait for it, and until then its sums are NaN. The order between the two ways to shared memory
 // (fence_proxy_async) is not checked.
 
 namespace tessera::simt {
@@ -38,7 +38,7 @@ struct Mbarrier {
   int arrivals = 0, pending = 0;
   int64_t bytes = 0;
   uint32_t phase = 0;
-  std::vector<Tile> tiles;  // on their way
+  std::vector<Tile> tiles;   // on their way
   std::vector<int> waiting;  // threads
 };
 void InitBarrier(uint64_t* barrier, int arrivals, std::source_location at);
@@ -52,7 +52,7 @@ struct WarpgroupProduct {
   uint64_t a, b;  // descriptors
   bool a_by_k, b_by_k;
   int columns;
-  float* sums;  // [columns / 2]
+  float* sums;                // [columns / 2]
   std::vector<float> before;  // the sums when the first product of several on them was issued
   int64_t group;
 };

@@ -24,7 +24,8 @@ inline Stream*& LaunchStream() {
   return stream;
 }
 
-// Whether products that a GPU would give to the warpgroup instructions at some size get them at any.
+// Whether products that a GPU would give to the warpgroup instructions at some size get them at
+// any.
 inline bool& WgmmaAtAnySize() {
   static bool on = false;
   return on;

@@ -20,7 +20,7 @@ class SharedMemory {
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
-  void Begin(int64_t dynamic_bytes);  // of a block: forgets the last one's variables
+  void Begin(int64_t dynamic_bytes);    // of a block: forgets the last one's variables
   void* base() const { return base_; }  // address 0 of it, aligned to a page
   void* dynamic() const { return base_ + kEndZone; }
   // The variable that `key` stands for, made by the first thread that declares it.

@@ -72,6 +72,33 @@ OpCase NormCase(const Sizes& s) {
   return c;
 }
 
+// The sum of two inputs, and its norm.
+OpCase SumCase(const std::string& name, int64_t B, int64_t T, int64_t D, NormKind kind) {
+  OpCase c;
+  c.name = name;
+  const double scale = 0.7;
+  const bool layer = kind == NormKind::kLayer;
+  c.inputs = {{.name = "x", .shape = {B, T, D}, .value = NormalValues(2, 0.5)},
+              {.name = "f", .shape = {B, T, D}},
+              {.name = "gain", .shape = {D}, .kind = Kind::kFloat, .value = NormalValues(0.3, 1)}};
+  if (layer) c.inputs.push_back({.name = "bias", .shape = {D}, .kind = Kind::kFloat});
+  c.run = [=](Context& ctx, const std::vector<Var>& in) {
+    const auto s = static_cast<float>(scale);
+    const SumAndNorm both = layer ? AddLayerNorm(ctx, in[0], in[1], s, in[2], in[3], 1e-5f)
+                                  : AddRmsNorm(ctx, in[0], in[1], s, in[2], 1e-5f);
+    return std::vector<Var>{both.sum, both.y};
+  };
+  c.SetReference([=](const auto& in) {
+    using R = ScalarOf<decltype(in)>;
+    auto of_sum = in;
+    for (int64_t i = 0; i < B * T * D; ++i) of_sum[0][i] = in[0][i] + R(scale) * in[1][i];
+    of_sum.erase(of_sum.begin() + 1);
+    const Array<R> y = Normed(Sizes{name, B, T, D, 1, kind}, of_sum)[0];
+    return std::vector<Array<R>>{of_sum[0], y};
+  });
+  return c;
+}
+
 std::vector<OpCase> NormCases() {
   const auto rms = NormKind::kRms, layer = NormKind::kLayer;
   const auto none = NormGate::kNone, before = NormGate::kBefore, after = NormGate::kAfter;
@@ -87,6 +114,9 @@ std::vector<OpCase> NormCases() {
           NormCase({"layer_heads", 1, 5, 46, 2, layer, none, true}),
           NormCase({"layer_wide_groups", 1, 3, 160, 2, layer}),
           NormCase({"layer_plain", 1, 4, 19, 1, layer, none, false, false}),
+          SumCase("sum_rms", 2, 17, 37, rms),
+          SumCase("sum_rms_wide", 1, 3, 264, rms),
+          SumCase("sum_layer", 1, 35, 48, layer),
           NormCase({"gate_before", 2, 17, 37, 1, rms, before}),
           NormCase({"gate_before_groups", 1, 5, 144, 2, rms, before}),
           NormCase({"gate_after", 2, 17, 37, 1, rms, after}),
