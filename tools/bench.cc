@@ -221,7 +221,7 @@ int Bench(const Options& o) {
   std::string line;
   const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
   if (!device.ok()) return Fail(device.status(), 1);
-  std::printf("%s\n", line.c_str());
+  std::fprintf(stderr, "%s\n", line.c_str());
   nlohmann::json rows = nlohmann::json::array();
   std::printf("%-24s %-8s %6s %12s %14s %10s %12s\n", "what", "mode", "seq", "ms", "tokens/s",
               "GFLOP/s", "state B");

@@ -71,7 +71,8 @@ inline absl::StatusOr<Device> OpenDevice(const std::string& wanted, std::string*
     return Device::kCuda;
   }
   if (wanted == "cuda") return cuda;
-  *line += "; no GPU: " + std::string(cuda.message());
+  *line += absl::IsNotFound(cuda) ? "; this build has no CUDA kernels"
+                                  : "; no GPU: " + std::string(cuda.message());
   return Device::kCpu;
 }
 
