@@ -31,24 +31,23 @@ cudaStream_t Stream() {
   return stream;
 }
 
-// Allocation and release are in the stream's order, so the kernels that were launched before keep
-// what they have.
+// What was given before is kept, since graphs hold its address; growing at least to twice the size
+// bounds what is lost by that.
 float* ScratchFloats(int64_t count) {
   static float* buffer = nullptr;
   static int64_t capacity = 0;
   if (count <= capacity) return buffer;
-  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  const int64_t grown = std::max(count, 2 * capacity);
+  const size_t bytes = static_cast<size_t>(grown) * sizeof(float);
   const std::string what = "scratch memory of " + std::to_string(bytes) + " bytes";
   cudaStreamCaptureStatus status;
   Check(cudaStreamIsCapturing(Stream(), &status), what);
   if (status != cudaStreamCaptureStatusNone)
     throw CudaError(what + " cannot be taken while a graph is recorded");
-  if (buffer != nullptr) Check(cudaFreeAsync(buffer, Stream()), what);
-  capacity = 0;
-  void* grown = nullptr;
-  Check(cudaMallocAsync(&grown, bytes, Stream()), what);
-  buffer = static_cast<float*>(grown);
-  capacity = count;
+  void* taken = nullptr;
+  Check(cudaMalloc(&taken, bytes), what);
+  buffer = static_cast<float*>(taken);
+  capacity = grown;
   return buffer;
 }
 
