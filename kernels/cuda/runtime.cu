@@ -1,4 +1,7 @@
 #include "kernels/cuda/runtime.h"
+
+#include <algorithm>
+
 #include "kernels/device/cuda_device.h"
 
 namespace tessera::cuda {
