@@ -90,6 +90,27 @@ TEST_F(GpuRuntime, StepsAreOneGraphAndTrainAsOnTheCpu) {
   EXPECT_NEAR(t.Evaluate(*data).loss, (*cpu)->Evaluate(*data).loss, 1e-3);
 }
 
+// Micro-batches with different numbers of targets are one batch: each counts by its share.
+TEST_F(GpuRuntime, MicroBatchesAreOneBatch) {
+  ScopedHostGpu gpu(HostGpu::Mode::kLater);
+  for (const Device device : {Device::kCpu, Device::kCuda}) {
+    std::vector<StepReport> steps;
+    for (const auto& [batch, accumulate] : {std::pair{4, 1}, std::pair{1, 4}}) {
+      const RunConfig config = Config(
+          {"train.data.jsonl=" + folder_ + "/text.jsonl", "train.batch=" + std::to_string(batch),
+           "train.accumulate=" + std::to_string(accumulate)},
+          "model:\n  d_model: 32\n  layers: [{gla: {heads: 2}}, mlp]\n");
+      const auto data = Data(config);
+      ASSERT_TRUE(data.ok()) << data.status();
+      const auto trainer = Trainer::Create(config, 257, device);
+      ASSERT_TRUE(trainer.ok()) << trainer.status();
+      steps.push_back((*trainer)->Step(*data).value());
+    }
+    EXPECT_NEAR(steps[1].loss, steps[0].loss, 1e-5 * steps[0].loss) << Name(device);
+    EXPECT_NEAR(steps[1].grad_norm, steps[0].grad_norm, 1e-4 * steps[0].grad_norm) << Name(device);
+  }
+}
+
 // Validation, checkpoints and what reads them; stopped and continued, with the same bits.
 TEST_F(GpuRuntime, RunsSaveResumeAndGenerate) {
   ScopedHostGpu gpu(HostGpu::Mode::kLater);
