@@ -127,6 +127,18 @@ __global__ void MultiplyTf32(const float* a, const float* b, float* y) {
   for (int i = 0; i < 4; ++i) y[(row + i / 2 * 8) * 8 + k * 2 + i % 2] = d[i];
 }
 
+// y[16, 8] = a[16, 16] b[16, 8], fp16.
+__global__ void MultiplyFp16(const f16* a, const f16* b, float* y) {
+  const int row = static_cast<int>(threadIdx.x) / 4, k = static_cast<int>(threadIdx.x) % 4 * 2;
+  const auto pair = [](f16 low, f16 high) { return low.bits | uint32_t{high.bits} << 16; };
+  const auto of_a = [&](int r, int c) { return pair(a[r * 16 + c], a[r * 16 + c + 1]); };
+  const auto of_b = [&](int r) { return pair(b[r * 8 + row], b[(r + 1) * 8 + row]); };
+  const uint32_t ra[4] = {of_a(row, k), of_a(row + 8, k), of_a(row, k + 8), of_a(row + 8, k + 8)};
+  float d[4] = {};
+  mma_fp16(d, ra, of_b(k), of_b(k + 8));
+  for (int i = 0; i < 4; ++i) y[(row + i / 2 * 8) * 8 + k + i % 2] = d[i];
+}
+
 // y[i] = x[i] for i < n and 0 for n <= i < 128: a tail that is copied in part.
 __global__ void CopyTail(const float* x, float* y, int n) {
   TESSERA_SHARED(float4[32], tile);

@@ -178,11 +178,16 @@ bool ProductIsRight() {
 
 TEST(Simt, CopiesLoadsAndMultipliesMatrices) {
   const auto a = Integers<float>(16 * 8, "a"), b = Integers<float>(8 * 8, "b");
+  // Eighths, which need more bits than bf16 has.
+  auto half_a = Integers<f16>(16 * 16, "a"), half_b = Integers<f16>(16 * 8, "b");
+  for (f16& x : half_a) x = f16(static_cast<float>(x) / 8 + 32);
   InAllOrders([&] {
     EXPECT_TRUE(ProductIsRight());
     std::vector<float> y(16 * 8);
     Launch(MultiplyTf32, 1, 32, 0, a.data(), b.data(), y.data());
     EXPECT_EQ(y, Product(a, b, 8));
+    Launch(MultiplyFp16, 1, 32, 0, half_a.data(), half_b.data(), y.data());
+    EXPECT_EQ(y, Product(half_a, half_b, 16));
   });
 }
 

@@ -22,7 +22,7 @@
 //     // matrices of 16 bits; lane l names row l % 8 of matrix l / 8 and gets, of each matrix m,
 //     // elements (l / 4, 2 (l % 4)) and the next, or of its transpose, in r[m]
 //   void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-//     // d[16, 8] += a[16, 16] b[16, 8] by the warp: PTX mma.sync.m16n8k16
+//     // d[16, 8] += a[16, 16] b[16, 8] by the warp: PTX mma.sync.m16n8k16; mma_fp16 likewise
 //   void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 //     // d[16, 8] += a[16, 8] b[8, 8]: PTX mma.sync.m16n8k8
 //   What sm_90 adds (PTX ISA: mbarrier, cp.async.bulk.tensor, wgmma). For kernels that are launched

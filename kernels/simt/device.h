@@ -228,6 +228,10 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                      Site at = Site::current()) {
   MultiplyBf16(d, a, b0, b1, at);
 }
+inline void mma_fp16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                     Site at = Site::current()) {
+  MultiplyFp16(d, a, b0, b1, at);
+}
 inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                      Site at = Site::current()) {
   MultiplyTf32(d, a, b0, b1, at);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "core/dtype.h"
 #include "kernels/simt/sanitizer.h"
 #include "kernels/simt/warp.h"
 
@@ -17,8 +18,8 @@ struct Operands {
 };
 static_assert(sizeof(Operands) <= sizeof(LaneValue::data));
 
-// d[16, 8] += a[16, K] b[K, 8], rounding each sum to fp32 in the order of k; products of bf16 and
-// of tf32 are exact in fp32. A tensor core keeps sums of several products wider and truncates them,
+// d[16, 8] += a[16, K] b[K, 8], rounding each sum to fp32 in the order of k; products of bf16, fp16
+// and tf32 are exact in fp32. A tensor core keeps sums of several products wider and truncates them,
 // so that results agree to fp32's precision and not to the bit.
 template <int K>
 struct Product {
@@ -36,12 +37,17 @@ struct Product {
   }
 };
 
+// One of the two numbers in a register.
+template <class T>
 float HalfOf(uint32_t pair, int half) {
-  return std::bit_cast<float>(half == 0 ? pair << 16 : pair & 0xffff0000u);
+  T x;
+  x.bits = static_cast<uint16_t>(pair >> 16 * half);
+  return static_cast<float>(x);
 }
 float Tf32(uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000u); }
 
-void AddBf16(LaneValue* lanes, uint32_t, int) {
+template <class T>
+void AddHalves(LaneValue* lanes, uint32_t, int) {
   Product<16> p;
   for (int lane = 0; lane < kWarpSize; ++lane) {
     Operands x;
@@ -49,12 +55,12 @@ void AddBf16(LaneValue* lanes, uint32_t, int) {
     const int row = lane / 4;
     for (int half = 0; half < 2; ++half) {
       const int k = lane % 4 * 2 + half;
-      p.a[row][k] = HalfOf(x.a[0], half);
-      p.a[row + 8][k] = HalfOf(x.a[1], half);
-      p.a[row][k + 8] = HalfOf(x.a[2], half);
-      p.a[row + 8][k + 8] = HalfOf(x.a[3], half);
-      p.b[k][row] = HalfOf(x.b[0], half);
-      p.b[k + 8][row] = HalfOf(x.b[1], half);
+      p.a[row][k] = HalfOf<T>(x.a[0], half);
+      p.a[row + 8][k] = HalfOf<T>(x.a[1], half);
+      p.a[row][k + 8] = HalfOf<T>(x.a[2], half);
+      p.a[row + 8][k + 8] = HalfOf<T>(x.a[3], half);
+      p.b[k][row] = HalfOf<T>(x.b[0], half);
+      p.b[k + 8][row] = HalfOf<T>(x.b[1], half);
     }
   }
   p.AddTo(lanes);
@@ -116,7 +122,12 @@ void Distribute(LaneValue* lanes, uint32_t, int) {
 
 void MultiplyBf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                   std::source_location at) {
-  Multiply(d, a, b0, b1, {"mma_bf16", at}, &AddBf16);
+  Multiply(d, a, b0, b1, {"mma_bf16", at}, &AddHalves<bf16>);
+}
+
+void MultiplyFp16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                  std::source_location at) {
+  Multiply(d, a, b0, b1, {"mma_fp16", at}, &AddHalves<f16>);
 }
 
 void MultiplyTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,

@@ -51,6 +51,8 @@ enum class Layout : uint8_t { kPlain, kTransposed };
 void LoadMatrices(uint32_t (&r)[4], const void* row, Layout layout, std::source_location at);
 void MultiplyBf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                   std::source_location at);  // m16n8k16
+void MultiplyFp16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                  std::source_location at);  // m16n8k16
 void MultiplyTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                   std::source_location at);  // m16n8k8
 
