@@ -79,6 +79,7 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
       arena.ResetPeak();
       TrainPass(ctx, model, in, targets, ctx.New({1}, DType::kF32));
       cost.activation_bytes = arena.peak_bytes();
+      cost.cuda_scratch_bytes = ctx.cuda_scratch_bytes();
     } else {
       model.Loss(ctx, in, targets);
     }
@@ -106,7 +107,7 @@ absl::Status CheckDevice(Device device, const ModelConfig& config, int64_t vocab
                          DType compute) {
   if (device != Device::kCuda) return absl::OkStatus();
   std::map<std::string, std::string> limits;
-  PassBytes(compute, [&](Context& ctx) {
+  MeasureMemory(compute, [&](Context& ctx) {
     ParameterSet parameters(ctx.arena(), false);
     const Model model(config, vocab_size, &parameters);
     ctx.cuda_limits = &limits;
@@ -120,12 +121,12 @@ absl::Status CheckDevice(Device device, const ModelConfig& config, int64_t vocab
   return absl::InvalidArgumentError(lines + "change these sizes, or use --device cpu");
 }
 
-int64_t PassBytes(DType compute, const std::function<void(Context&)>& pass) {
+PassMemory MeasureMemory(DType compute, const std::function<void(Context&)>& pass) {
   Arena arena(Arena::Backing::kMeta, 0);
   Context ctx(Device::kMeta, &arena);
   ctx.compute = compute;
   pass(ctx);
-  return arena.peak_bytes();
+  return {arena.peak_bytes(), ctx.cuda_scratch_bytes()};
 }
 
 }  // namespace tessera

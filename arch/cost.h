@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arch/model.h"
+#include "kernels/device/memory.h"
 
 // What a model costs, before anything runs: the same forward and backward passes on the meta
 // device, counted.
@@ -35,6 +36,7 @@ struct ModelCost {
   int64_t kv_bytes_per_token = 0;  // of one sequence, that does
   int64_t activation_bytes =
       0;  // the peak of a training pass over [batch, seq], gradients of activations included
+  int64_t cuda_scratch_bytes = 0;  // what kernels on a GPU use between launches besides
   std::vector<LayerCost> layers;
 };
 
@@ -51,9 +53,9 @@ absl::Status CheckDevice(Device device, const ModelConfig& config, int64_t vocab
 ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t batch, int64_t seq,
                       DType compute);
 
-// The memory that a pass takes from its context's arena at its peak: the pass is made on the meta
-// device. Without gradients; MeasureCost tells those of training.
-int64_t PassBytes(DType compute, const std::function<void(Context&)>& pass);
+// The memory that a pass takes at its peak: it is made on the meta device. Without gradients;
+// MeasureCost tells those of training.
+PassMemory MeasureMemory(DType compute, const std::function<void(Context&)>& pass);
 
 }  // namespace tessera
 

@@ -58,8 +58,8 @@ int32_t Draw(Device device, const Tensor& logits, const Sampling& sampling, uint
 
 // The memory of a whole generation: each call on the meta device, since new states are made before
 // old ones go and so the holes they leave differ from step to step.
-int64_t PeakBytes(const Model& model, int64_t prompt, int64_t tokens, DType compute) {
-  return PassBytes(compute, [&](Context& ctx) {
+PassMemory PeakMemory(const Model& model, int64_t prompt, int64_t tokens, DType compute) {
+  return MeasureMemory(compute, [&](Context& ctx) {
     Reader reader(ctx, model, prompt + tokens);
     const std::vector<int32_t> any(static_cast<size_t>(prompt));
     reader.Advance(any);
@@ -73,7 +73,7 @@ Generation Generate(const Model& model, Device device, std::span<const int32_t> 
                     int64_t tokens, const Sampling& sampling, DType compute,
                     const std::function<bool(int32_t)>& on_token) {
   const int64_t prompt_tokens = static_cast<int64_t>(prompt.size());
-  Arena arena(DeviceMemory(device, PeakBytes(model, prompt_tokens, tokens, compute)));
+  Arena arena(MemoryOf(device, PeakMemory(model, prompt_tokens, tokens, compute)));
   Context ctx(device, &arena);
   ctx.compute = compute;
   Generation g{.prompt_tokens = prompt_tokens};

@@ -116,6 +116,9 @@ struct AttentionGradArgs {
     return forward.L + forward.T <= block() ? 0 : dq_floats() + dk_floats() + dv_floats();
   }
 
+  // What the CUDA kernels ask for, in floats: <do, o> of every query.
+  int64_t CudaScratch() const { return forward.B * forward.H * forward.T; }
+
   Cost cost() const {
     const AttentionArgs<T_>& f = forward;
     Cost c = f.cost();

@@ -179,7 +179,7 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
   const AttentionArgs<T>& a = g.forward;
   const int64_t queries = a.B * a.H * a.T;
   if (queries == 0) return;
-  float* delta = ScratchFloats(queries);
+  float* delta = ScratchFloats(g.CudaScratch());
   Launch(DeltaKernel<T>, dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, dim3{256}, 0, g,
          delta);
   const bool aligned = AlignedKeys(a) && Aligned(g.dout, g.dout_stride);

@@ -67,7 +67,7 @@ void GlaScan(const GlaScanArgs<T>& a) {
   if (a.T == 1) return Launch(GlaStep<T>, dim3{H, B}, dim3{kMaxGlaWidth}, 0, a);
   const int64_t size = a.K * a.V, decays = a.B * a.spans() * a.H * a.K;
   const bool keep = a.kept != nullptr;
-  float* whole = ScratchFloats(decays + a.B * a.H * size + (keep ? 0 : a.kept_floats()));
+  float* whole = ScratchFloats(a.CudaScratch());
   float* last = whole + decays;
   const StateArray states{keep ? a.kept : last + a.B * a.H * size, a.spans() - 1,
                           a.last_state == nullptr ? nullptr : last};

@@ -62,6 +62,9 @@ struct GlaScanArgs {
            "; the CUDA kernels of gated linear attention take up to 128 x 128";
   }
 
+  // What they ask for, in floats: decays of spans, states at their ends.
+  int64_t CudaScratch() const { return B * H * (spans() * K + K * V) + kept_floats(); }
+
   Cost cost() const {
     return {.flops = pairs() * (3 * K + 2 * V) + B * T * H * (4 * K * V + 4 * K),
             .bytes =
@@ -91,6 +94,12 @@ struct GlaScanGradArgs {
   Grad dg_mode = Grad::kOverwrite;
   float* dstate = nullptr;  // [B,H,K,V]
   Grad dstate_mode = Grad::kOverwrite;
+
+  // What the CUDA kernels ask for, in floats: for each span its decays and the gradient of the
+  // state at its end.
+  int64_t CudaScratch() const {
+    return forward.B * forward.H * forward.spans() * (forward.K + forward.K * forward.V);
+  }
 
   Cost cost() const {
     const GlaScanArgs<T_>& f = forward;

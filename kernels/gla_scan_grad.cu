@@ -143,8 +143,8 @@ void GlaScanGrad(const GlaScanGradArgs<T>& g) {
   const GlaScanArgs<T>& a = g.forward;
   CheckSizes(a);
   if (a.B * a.T * a.H == 0) return;
-  const int64_t size = a.K * a.V, heads = a.B * a.spans() * a.H;
-  float* whole = ScratchFloats(heads * (a.K + size));
+  const int64_t heads = a.B * a.spans() * a.H;
+  float* whole = ScratchFloats(g.CudaScratch());
   const StateArray dstates{whole + heads * a.K, a.spans(), nullptr};
   LaunchStates<Pass::kBackward, T>(a, g.dout, g.dout_stride, dstates, whole, g.dlast_state,
                                    g.dstate, g.dstate_mode);

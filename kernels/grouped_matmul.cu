@@ -59,19 +59,14 @@ __global__ void __launch_bounds__(kWgThreads, 1)
                                         });
 }
 
-// Matrices of all experts as one, where they follow each other.
-Stored Experts(const GroupedMatmulArgs& g) {
-  const bool plain = g.b.order == Order::kPlain;
-  return {g.b, g.E * (plain ? g.K : g.N), plain ? g.N : g.K};
-}
 bool ByWarpgroups(const GroupedMatmulArgs& g) {
   const int64_t rows = g.b.order == Order::kPlain ? g.K : g.N;
   return PrefersWgmma(g.rows) && g.precision == Precision::kBF16 && g.K > 0 && g.E > 0 &&
          g.b_group_stride == rows * g.b.stride;
 }
 void WarpgroupMatmul(const GroupedMatmulArgs& g) {
-  Stored a = {g.a, g.rows, g.K}, b = Experts(g);
-  float* const scratch = ScratchFloats(a.CopyFloats() + b.CopyFloats());
+  Stored a = g.stored_a(), b = g.stored_b();
+  float* const scratch = ScratchFloats(g.CudaScratch());
   MakeReady(&b, scratch + a.CopyFloats());
   MakeReady(&a, scratch, g.offsets + g.E);
   const auto map = [](const Stored& s, int64_t groups) {
@@ -99,7 +94,7 @@ void GroupedMatmul(const GroupedMatmulArgs& g) {
   if (g.rows == 0 || g.N == 0) return;
   const Side a = SideOf(g.a), b = SideOf(g.b);
   const bool b_outer = g.b.order == Order::kTransposed;
-  if (g.rows <= kFewRows && b_outer)
+  if (g.few_rows())
     return Launch(FewRowsKernel, FewRowsGrid(g.rows, g.N), dim3{kProductThreads}, 0, a, b, g);
   if (ByWarpgroups(g)) return WarpgroupMatmul(g);
   const dim3 grid{TileCount(g, kTile), static_cast<unsigned>(CeilDivide(g.N, kTile))};
@@ -136,8 +131,8 @@ __global__ void __launch_bounds__(kWgThreads, 1)
 }
 
 void WarpgroupWeightGrad(const GroupedWeightGradArgs& g) {
-  Stored dy = {g.dy, g.rows, g.N}, x = {g.x, g.rows, g.K};
-  float* const scratch = ScratchFloats(dy.CopyFloats() + x.CopyFloats());
+  Stored dy = g.stored_dy(), x = g.stored_x();
+  float* const scratch = ScratchFloats(g.CudaScratch());
   MakeReady(&x, scratch + dy.CopyFloats(), g.offsets + g.E);
   MakeReady(&dy, scratch, g.offsets + g.E);
   const auto map = [](const Stored& s) {

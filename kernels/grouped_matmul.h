@@ -25,6 +25,20 @@ struct GroupedMatmulArgs {
   int64_t rows, E, N, K;
   Precision precision = Precision::kF32;
 
+  Stored stored_a() const { return {a, rows, K}; }
+  // The matrices of all experts as one, where they follow each other.
+  Stored stored_b() const {
+    return b.order == Order::kPlain ? Stored{b, E * K, N} : Stored{b, E * N, K};
+  }
+  bool few_rows() const {
+    return rows <= MatmulArgs::kCudaFewRows && b.order == Order::kTransposed;
+  }
+  // What the CUDA kernels ask for, in floats, as if rows were gathered.
+  int64_t CudaScratch() const {
+    if (precision == Precision::kF32 || few_rows()) return 0;
+    return stored_a().CopyFloats() + stored_b().ScratchFloats();
+  }
+
   // As if every row belonged to an expert and every expert had rows.
   Cost cost() const {
     const int64_t passes = c.mode == Grad::kAccumulate ? 2 : 1;
@@ -45,6 +59,12 @@ struct GroupedWeightGradArgs {
   const int32_t* offsets;   // [E+1], ascending
   int64_t rows, E, N, K;
   Precision precision = Precision::kF32;
+
+  Stored stored_dy() const { return {dy, rows, N}; }
+  Stored stored_x() const { return {x, rows, K}; }
+  int64_t CudaScratch() const {
+    return precision == Precision::kF32 ? 0 : stored_dy().CopyFloats() + stored_x().CopyFloats();
+  }
 
   Cost cost() const {
     const int64_t passes = dw.mode == Grad::kAccumulate ? 2 : 1;

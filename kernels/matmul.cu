@@ -28,7 +28,7 @@ void Matmul(const MatmulArgs& m) {
   if (m.M == 0 || m.N == 0) return;
   const Side a = SideOf(m.a), b = SideOf(m.b);
   const bool a_outer = m.a.order == Order::kPlain, b_outer = m.b.order == Order::kTransposed;
-  if (m.M <= kFewRows && a_outer && b_outer)
+  if (m.few_rows())
     return Launch(FewRowsKernel, FewRowsGrid(m.M, m.N), dim3{kProductThreads}, 0, a, b, m);
   if (LibraryProduct(m)) return;
   const dim3 grid{static_cast<unsigned>(CeilDivide(m.M, kTile)),
@@ -39,23 +39,22 @@ void Matmul(const MatmulArgs& m) {
   });
 }
 
-constexpr int64_t kSumRows = 256;
-
-// Block (i, p): thread c sums column 256 i + c of rows [256 p, 256 p + 256), in order.
+// Block (i, p): thread c sums column 256 i + c of the p-th kCudaRows rows, in order.
 template <class T>
 __global__ void __launch_bounds__(256) ColumnSumPart(ColumnSumArgs<T> a, float* partial) {
   const int64_t c = int64_t{blockIdx.x} * 256 + threadIdx.x, part = blockIdx.y;
   if (c >= a.C) return;
+  const int64_t end = part * a.kCudaRows + a.kCudaRows;
   float sum = 0;
-  for (int64_t r = part * kSumRows; r < (part + 1) * kSumRows && r < a.rows; ++r)
+  for (int64_t r = part * a.kCudaRows; r < end && r < a.rows; ++r)
     sum += ToFloat(a.x[r * a.x_stride + c]);
   partial[part * a.C + c] = sum;
 }
 
 template <class T>
 void ColumnSum(const ColumnSumArgs<T>& a) {
-  const int64_t parts = CeilDivide(a.rows, kSumRows);
-  float* partial = ScratchFloats(parts * a.C);
+  const int64_t parts = CeilDivide(a.rows, a.kCudaRows);
+  float* partial = ScratchFloats(a.CudaScratch());
   if (parts > 0)
     Launch(ColumnSumPart<T>,
            dim3{static_cast<unsigned>(CeilDivide(a.C, 256)), static_cast<unsigned>(parts)},

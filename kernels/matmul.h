@@ -1,6 +1,8 @@
 #ifndef TESSERA_KERNELS_MATMUL_H_
 #define TESSERA_KERNELS_MATMUL_H_
 
+#include <cstdint>
+
 #include "core/dtype.h"
 #include "kernels/cost.h"
 
@@ -34,6 +36,25 @@ struct Product {
   const int32_t* rows = nullptr;
 };
 
+// A matrix as it is stored: `rows` rows of `columns`. A GPU's tensor cores read bf16 in rows that
+// are aligned to 16 bytes; anything else it copies to scratch memory first.
+struct Stored {
+  Factor factor;
+  int64_t rows, columns;
+
+  bool Aligned16() const {
+    return reinterpret_cast<uintptr_t>(factor.data) % 16 == 0 &&
+           factor.stride * SizeOf(factor.dtype) % 16 == 0;
+  }
+  bool Ready() const {
+    return factor.dtype == DType::kBF16 && factor.rows == nullptr && Aligned16();
+  }
+  // Of the copy, in elements of bf16 and in floats.
+  int64_t Pitch() const { return (columns + 7) / 8 * 8; }
+  int64_t CopyFloats() const { return (rows * Pitch() + 7) / 8 * 4; }
+  int64_t ScratchFloats() const { return Ready() ? 0 : CopyFloats(); }
+};
+
 // C[M,N] = row_scale[i] (A[M,K] B[K,N]) + bias[j], or added to C. With activations X[M,K] and a
 // weight W[N,K], both row-major, the three products of a linear layer are
 //   Y[M,N]  = X W^T       a = {X},              b = {W, kTransposed}
@@ -49,6 +70,25 @@ struct MatmulArgs {
   const float* row_scale = nullptr;  // [M]
   int64_t M, N, K;
   Precision precision = Precision::kF32;
+
+  Stored stored_a() const { return a.order == Order::kPlain ? Stored{a, M, K} : Stored{a, K, M}; }
+  Stored stored_b() const { return b.order == Order::kPlain ? Stored{b, K, N} : Stored{b, N, K}; }
+  // A bias has the type of the result where a library adds it.
+  Stored rounded_bias() const {
+    const bool round = bias != nullptr && c.dtype == DType::kBF16;
+    return {{bias, DType::kF32, N}, round ? 1 : 0, N};
+  }
+  // A few rows against a weight, as in decoding: the weight's bytes are the floor, so the CUDA
+  // kernel uses no tensor cores and copies nothing.
+  static constexpr int64_t kCudaFewRows = 8;
+  bool few_rows() const {
+    return M <= kCudaFewRows && a.order == Order::kPlain && b.order == Order::kTransposed;
+  }
+  // What the CUDA kernels ask for, in floats, as if there were a bias.
+  int64_t CudaScratch() const {
+    if (precision == Precision::kF32 || few_rows()) return 0;
+    return stored_a().ScratchFloats() + stored_b().ScratchFloats() + Stored{{}, 1, N}.CopyFloats();
+  }
 
   Cost cost() const {
     const int64_t passes = c.mode == Grad::kAccumulate ? 2 : 1;
@@ -67,6 +107,10 @@ struct ColumnSumArgs {
   float* y;  // [C]
   Grad mode;
   int64_t rows, C;
+
+  // On a GPU, blocks of so many rows are summed at once.
+  static constexpr int64_t kCudaRows = 256;
+  int64_t CudaScratch() const { return (rows + kCudaRows - 1) / kCudaRows * C; }
   Cost cost() const { return {.flops = rows * C, .bytes = rows * C * int64_t{sizeof(T)} + 4 * C}; }
 };
 

@@ -68,6 +68,7 @@ struct RoutingArgs {
     return std::to_string(E) + " experts; the CUDA kernel of routing takes up to " +
            std::to_string(kCudaExperts);
   }
+  int64_t CudaScratch() const { return R; }  // what it asks for, in floats: a token's entropy
 
   Cost cost() const {
     // A logit: its difference from the largest, exp, sum, p, entropy, and k comparisons.

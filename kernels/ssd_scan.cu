@@ -79,8 +79,7 @@ void SsdScan(const SsdScanArgs<T>& a) {
   if (a.T == 1) return Launch(SsdStep<T>, dim3{H, B}, dim3{kMaxSsdHead}, 0, a);
   const int64_t heads = a.B * a.H, size = a.N * a.P;
   const bool keep = a.chunk_states != nullptr;
-  float* scratch =
-      ScratchFloats(a.B * a.chunks() * a.H + heads * size + (keep ? 0 : a.chunk_states_floats()));
+  float* scratch = ScratchFloats(a.CudaScratch());
   float *whole = scratch, *last = whole + a.B * a.chunks() * a.H;
   const StateArray states{keep ? a.chunk_states : last + heads * size, a.chunks() - 1,
                           a.last_state == nullptr ? nullptr : last};

@@ -75,6 +75,9 @@ struct SsdScanArgs {
            " (d_state x head_dim); the CUDA kernels of Mamba-2 take up to 128 x 64 or 64 x 128";
   }
 
+  // What they ask for, in floats: decays of chunks, states at their ends.
+  int64_t CudaScratch() const { return B * H * (chunks() + N * P) + chunk_states_floats(); }
+
   Cost cost() const {
     return {.flops = 2 * pairs() * (H * P + G * N) + 4 * B * T * H * N * P + 2 * B * T * H * P,
             .bytes = static_cast<int64_t>(sizeof(T_)) * B * T * (2 * H * P + H + 2 * G * N) +
@@ -120,6 +123,12 @@ struct SsdScanGradArgs {
   }
   constexpr int64_t workspace_floats() const {
     return head_floats() + 2 * forward.tasks_per_group() * share_floats();
+  }
+
+  // What the CUDA kernels ask for, in floats: for each chunk its decay, the gradient of the state
+  // at its end, and parts of the gradients of A_log, dt_bias and D.
+  int64_t CudaScratch() const {
+    return forward.B * forward.chunks() * forward.H * (1 + 3 + forward.N * forward.P);
   }
 
   Cost cost() const {

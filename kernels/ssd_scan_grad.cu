@@ -212,8 +212,8 @@ void SsdScanGrad(const SsdScanGradArgs<T>& g) {
   const SsdScanArgs<T>& a = g.forward;
   CheckSizes(a);
   if (a.B * a.T * a.H == 0) return;
-  const int64_t size = a.N * a.P, parts = a.B * a.chunks();
-  float* whole = ScratchFloats(parts * a.H * (1 + 3 + size));
+  const int64_t parts = a.B * a.chunks();
+  float* whole = ScratchFloats(g.CudaScratch());
   float *head_sums = whole + parts * a.H, *states = head_sums + 3 * parts * a.H;
   const StateArray dstates{states, a.chunks(), nullptr};
   LaunchStates<Pass::kBackward>(a, g.dy, g.dy_stride, dstates, whole, g.dlast_state, g.dstate,

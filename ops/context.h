@@ -1,6 +1,7 @@
 #ifndef TESSERA_OPS_CONTEXT_H_
 #define TESSERA_OPS_CONTEXT_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -147,8 +148,13 @@ class Context {
     if constexpr (requires { args.CudaLimit(); })
       if (cuda_limits != nullptr && !args.CudaLimit().empty())
         cuda_limits->emplace(path_, args.CudaLimit());
+    if constexpr (requires { args.CudaScratch(); })
+      if (device_ == Device::kMeta) cuda_scratch_ = std::max(cuda_scratch_, args.CudaScratch());
     Dispatch(device_, args);
   }
+
+  // On the meta device: the most scratch memory that a CUDA kernel asked for so far.
+  int64_t cuda_scratch_bytes() const { return 4 * cuda_scratch_; }
 
   // --- The tape ---
   bool recording() const { return recording_; }
@@ -214,6 +220,7 @@ class Context {
 
   Device device_;
   Arena* arena_;
+  int64_t cuda_scratch_ = 0;
   bool recording_ = false;
   Phase phase_ = Phase::kForward;
   std::vector<Entry> tape_;

@@ -35,6 +35,7 @@ class HostGpu final : public CudaDevice, public simt::Stream {
   Kernel Find(const char* args_type, size_t args_bytes) override;
   void* Allocate(Memory kind, int64_t bytes) override;
   void Free(Memory kind, void* p) noexcept override;
+  void ReserveScratch(int64_t bytes) override { Scratch((bytes + 3) / 4); }
   void Upload(void* to, const void* from, int64_t bytes) override;
   void Download(void* to, const void* from, int64_t bytes) override;
   void StartUpload(void* to, const void* from, int64_t bytes) override;

@@ -284,7 +284,7 @@ TEST_F(Program, EveryReadyConfigTrains) {
 TEST_F(Program, DescribeCountsWhatItDraws) {
   const auto cost = nlohmann::json::parse(Tessera("describe " + At("c.yaml") + " --json").output);
   for (const char* key : {"parameters", "active_parameters", "flops_per_token", "state_bytes",
-                          "kv_bytes_per_token", "activation_bytes", "layers"})
+                          "kv_bytes_per_token", "activation_bytes", "cuda_scratch_bytes", "layers"})
     EXPECT_TRUE(cost.contains(key)) << key;
   int64_t parameters = 0, kept = 0;
   for (const auto& layer : cost["layers"]) {

@@ -49,16 +49,7 @@ class Subject {
     parameters_ = std::make_unique<ParameterSet>(parameter_arena_.get(), true);
     model_ = std::make_unique<Model>(config_, vocab_, parameters_.get());
     parameters_->Initialise(1, device_);
-    // Sized by the same passes on the meta device.
-    arena_ = std::make_unique<Arena>(DeviceMemory(
-        device_, mode == "train"
-                     ? MeasureCost(config_, vocab_, batch_, seq, compute_).activation_bytes
-                     : PassBytes(compute_, [&](Context& ctx) {
-                         ModelState state = NewState();
-                         Pass(ctx, {}, seq, &state);
-                         for (int64_t i = 0; mode == "decode" && i < decoded_; ++i)
-                           Pass(ctx, {}, 1, &state);
-                       })));
+    arena_ = std::make_unique<Arena>(MemoryOf(device_, MemoryOfPass()));
     inputs_arena_ = std::make_unique<Arena>(DeviceMemory(device_, 16 * batch_ * seq + 1024));
     inputs_ = MakeInputs(seq);
     if (mode == "decode") {
@@ -92,6 +83,18 @@ class Subject {
  private:
   static constexpr int kDecoded = 32;  // tokens a timed run
 
+  // Measured by the same passes on the meta device.
+  PassMemory MemoryOfPass() {
+    if (mode == "train") {
+      const ModelCost cost = MeasureCost(config_, vocab_, batch_, seq, compute_);
+      return {cost.activation_bytes, cost.cuda_scratch_bytes};
+    }
+    return MeasureMemory(compute_, [&](Context& ctx) {
+      ModelState state = NewState();
+      Pass(ctx, {}, seq, &state);
+      for (int64_t i = 0; mode == "decode" && i < decoded_; ++i) Pass(ctx, {}, 1, &state);
+    });
+  }
   ModelState NewState() const {
     return model_->NewState(batch_, mode == "decode" ? seq + decoded_ : seq);
   }

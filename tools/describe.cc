@@ -30,6 +30,7 @@ nlohmann::json CostJson(const ModelCost& c) {
           {"state_bytes", c.state_bytes},
           {"kv_bytes_per_token", c.kv_bytes_per_token},
           {"activation_bytes", c.activation_bytes},
+          {"cuda_scratch_bytes", c.cuda_scratch_bytes},
           {"batch", c.batch},
           {"seq", c.seq},
           {"layers", layers}};
@@ -51,8 +52,9 @@ void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c)
               c.kv_bytes_per_token, c.activation_bytes);
   std::printf(
       "\nActivations are of a training pass over %ld x %ld tokens: what each layer keeps for "
-      "the backward pass;\nin all %.1f MiB at the peak.\n",
-      c.batch, c.seq, static_cast<double>(c.activation_bytes) * 0x1p-20);
+      "the backward pass;\nin all %.1f MiB at the peak. Kernels on a GPU take %.1f MiB more.\n",
+      c.batch, c.seq, static_cast<double>(c.activation_bytes) * 0x1p-20,
+      static_cast<double>(c.cuda_scratch_bytes) * 0x1p-20);
 }
 
 int Describe(const std::string& path, const std::vector<std::string>& overrides, bool json) {

@@ -36,11 +36,11 @@ int Eval(const Options& o) {
   source.tokens = t.data.Config().tokens;
   const absl::StatusOr<Dataset> data = Dataset::Open(source, run->tokenizer, T);
   if (!data.ok()) return Fail(data.status(), CodeOf(data.status()));
-  const int64_t bytes = PassBytes(t.precision, [&, B = B, T = T](Context& ctx) {
+  const PassMemory memory = MeasureMemory(t.precision, [&, B = B, T = T](Context& ctx) {
     ctx.position = ctx.New({B, T}, DType::kI32);
     run->model->Loss(ctx, ctx.New({B, T}, DType::kI32), ctx.New({B, T}, DType::kI32));
   });
-  Arena arena(DeviceMemory(*device, bytes));
+  Arena arena(MemoryOf(*device, memory));
   Context ctx(*device, &arena);
   ctx.compute = t.precision;
   const bool terminal = isatty(STDERR_FILENO) != 0;

@@ -203,11 +203,14 @@ absl::StatusOr<std::string> TrainRun(
     if (saves(r.step)) TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
   }
   TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
+  const bool cuda = trainer->device() == Device::kCuda;
   message(
       absl::StrFormat("memory of %s at its peak: %.2f GiB for parameters, gradients and moments, "
                       "%.2f for activations",
                       Name(trainer->device()), trainer->parameter_bytes() * 0x1p-30,
-                      trainer->activation_peak_bytes() * 0x1p-30));
+                      trainer->activation_peak_bytes() * 0x1p-30) +
+      (cuda ? absl::StrFormat(", %.2f for kernels", trainer->cost().cuda_scratch_bytes * 0x1p-30)
+            : ""));
   TESSERA_RETURN_IF_ERROR(WriteReport(directory, trainer->cost()));
   return directory;
 }

@@ -25,7 +25,7 @@ int64_t FreeBytes(Device device) {
 // The names and sizes of the metrics of a training pass.
 std::map<std::string, int64_t> MetricSizes(const RunConfig& config, int64_t vocab_size) {
   std::map<std::string, int64_t> sizes;
-  PassBytes(config.train.precision, [&](Context& ctx) {
+  MeasureMemory(config.train.precision, [&](Context& ctx) {
     ParameterSet parameters(ctx.arena(), true);
     const Model model(config.model, vocab_size, &parameters);
     Metrics metrics;
@@ -59,14 +59,15 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const RunConfig& config
                              arena.peak_bytes() / kOptimizerBlock +
                              64 * static_cast<int64_t>(parameters.all().size() + 16);
   const int64_t parameter_bytes = 2 * arena.peak_bytes() + step_bytes;
-  const int64_t need = parameter_bytes + cost.activation_bytes, have = FreeBytes(device);
+  const int64_t scratch = device == Device::kCuda ? cost.cuda_scratch_bytes : 0;
+  const int64_t need = parameter_bytes + cost.activation_bytes + scratch, have = FreeBytes(device);
   if (need > have)
     return absl::ResourceExhaustedError(absl::StrFormat(
         "this run needs %.2f GiB (%.2f for parameters, gradients and moments, %.2f for a "
         "micro-batch of %d x %d tokens), the %s %.2f; lower train.batch or train.seq, or "
         "set `recompute: true` on layers",
-        need * 0x1p-30, parameter_bytes * 0x1p-30, cost.activation_bytes * 0x1p-30, t.batch, t.seq,
-        device == Device::kCuda ? "GPU has free" : "machine has", have * 0x1p-30));
+        need * 0x1p-30, parameter_bytes * 0x1p-30, (cost.activation_bytes + scratch) * 0x1p-30,
+        t.batch, t.seq, device == Device::kCuda ? "GPU has free" : "machine has", have * 0x1p-30));
   return std::unique_ptr<Trainer>(
       new Trainer(config, vocab_size, device, cost, std::move(metrics), parameter_bytes));
 }
@@ -78,7 +79,8 @@ Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, con
       cost_(cost),
       metrics_(std::move(metrics)),
       parameter_arena_(DeviceMemory(device, parameter_bytes)),
-      arena_(DeviceMemory(device, cost.activation_bytes + (int64_t{1} << 16))),
+      arena_(
+          MemoryOf(device, {cost.activation_bytes + (int64_t{1} << 16), cost.cuda_scratch_bytes})),
       parameters_(&parameter_arena_, true),
       peak_flops_(device == Device::kCuda ? Cuda().MeasurePeakFlops(config.train.precision)
                                           : MeasurePeakFlops(config.train.precision)) {

@@ -28,6 +28,7 @@ class NvidiaGpu final : public CudaDevice {
   explicit NvidiaGpu(const cudaDeviceProp& properties) : properties_(properties) {
     for (cudaEvent_t& e : events_)
       Check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "an event");
+    OpenLibrary();
   }
 
   std::string Name() const override {
@@ -105,6 +106,8 @@ class NvidiaGpu final : public CudaDevice {
     else
       cudaFree(p);
   }
+
+  void ReserveScratch(int64_t bytes) override { ScratchFloats((bytes + 3) / 4); }
 
   // The driver takes memory that is not pinned into a buffer of its own before it returns.
   void Upload(void* to, const void* from, int64_t bytes) override { StartUpload(to, from, bytes); }

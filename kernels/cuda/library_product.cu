@@ -126,34 +126,32 @@ const cublasLtMatmulAlgo_t* Choose(const MatmulArgs& m, const Stored& a, const S
 
 }  // namespace
 
+void OpenLibrary() { TheLibrary(); }
+
 bool LibraryProduct(const MatmulArgs& m) {
-  const bool half = m.precision == Precision::kBF16, plain_a = m.a.order == Order::kPlain,
-             plain_b = m.b.order == Order::kPlain;
+  const bool half = m.precision == Precision::kBF16;
   if (m.a.rows != nullptr || m.b.rows != nullptr || m.c.rows != nullptr || m.row_scale != nullptr ||
       m.K == 0)
     return false;
-  Stored a = {m.a, plain_a ? m.M : m.K, plain_a ? m.K : m.M};
-  Stored b = {m.b, plain_b ? m.K : m.N, plain_b ? m.N : m.K};
+  Stored a = m.stored_a(), b = m.stored_b(), bias = m.rounded_bias();
   const Stored c = {{m.c.data, m.c.dtype, m.c.stride}, m.M, m.N};
   if (!c.Aligned16()) return false;
-  // A bias has the type of the result.
-  Stored bias = {{m.bias, DType::kF32, m.N}, 1, m.N};
-  const bool round_bias = m.bias != nullptr && m.c.dtype == DType::kBF16;
   if (half) {
-    const int64_t of_a = a.CopyFloats(), of_b = b.CopyFloats();
-    float* const scratch = ScratchFloats(of_a + of_b + (round_bias ? bias.CopyFloats() : 0));
-    if (round_bias) MakeReady(&bias, scratch + of_a + of_b);
+    const int64_t of_a = a.ScratchFloats(), of_b = b.ScratchFloats();
+    float* const scratch = ScratchFloats(m.CudaScratch());
+    if (bias.rows > 0) MakeReady(&bias, scratch + of_a + of_b);
     MakeReady(&b, scratch + of_a);
     MakeReady(&a, scratch);
   } else if (a.factor.dtype != DType::kF32 || b.factor.dtype != DType::kF32 || !a.Aligned16() ||
-             !b.Aligned16() || round_bias) {
+             !b.Aligned16() || bias.rows > 0) {
     return false;
   }
   // By columns a stored matrix is its transpose, and so is C.
   const Layout first(b.factor.dtype, b.columns, b.rows, b.factor.stride);
   const Layout second(a.factor.dtype, a.columns, a.rows, a.factor.stride);
   const Layout result(m.c.dtype, m.N, m.M, m.c.stride);
-  const Operation operation(!plain_b, !plain_a, bias.factor.data, bias.factor.dtype);
+  const Operation operation(m.b.order != Order::kPlain, m.a.order != Order::kPlain,
+                            bias.factor.data, bias.factor.dtype);
   const cublasLtMatmulAlgo_t* const algorithm = Choose(m, a, b, operation, first, second, result);
   if (algorithm == nullptr) return false;
   const float one = 1, before = m.c.mode == Grad::kAccumulate ? 1 : 0;

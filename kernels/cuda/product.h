@@ -223,12 +223,10 @@ __device__ __forceinline__ void Put(const Product& c, int64_t row, int64_t colum
     PutGrad(static_cast<bf16*>(c.data) + at, v, c.mode);
 }
 
-// A few rows against a weight stored by rows of k, as in decoding: the weight's bytes are the
-// floor, so no tensor cores, and it is not rounded. Block i of 128 threads has row i % rows, its
-// warp w column 4 (i / rows) + w; lanes have four elements of k each in turn, and add up by
-// shuffles. The rows of a column are neighbours, so that the weight comes from cache for all but
-// one.
-constexpr int64_t kFewRows = 8;
+// A few rows against a weight stored by rows of k (MatmulArgs::few_rows), which is not rounded.
+// Block i of 128 threads has row i % rows, its warp w column 4 (i / rows) + w; lanes have four
+// elements of k each in turn, and add up by shuffles. The rows of a column are neighbours, so that
+// the weight comes from cache for all but one.
 inline dim3 FewRowsGrid(int64_t rows, int64_t N) {
   return dim3(static_cast<unsigned>(rows * CeilDivide(N, 4)));
 }

@@ -4,26 +4,10 @@
 #include "kernels/cuda/vector.h"
 #include "kernels/matmul.h"
 
-// Factors of products by instructions that read bf16 where it lies: what is fp32, gathered by a row
-// list or not aligned is copied to scratch memory first.
+// The copy of a factor that tensor cores cannot read where it lies (Stored in kernels/matmul.h).
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
-
-// A matrix as it is stored: `rows` rows of `columns`.
-struct Stored {
-  Factor factor;
-  int64_t rows, columns;
-  bool Aligned16() const {
-    return reinterpret_cast<uintptr_t>(factor.data) % 16 == 0 &&
-           factor.stride * SizeOf(factor.dtype) % 16 == 0;
-  }
-  bool Ready() const {
-    return factor.dtype == DType::kBF16 && factor.rows == nullptr && Aligned16();
-  }
-  int64_t Pitch() const { return CeilDivide(columns, 8) * 8; }
-  int64_t CopyFloats() const { return Ready() ? 0 : CeilDivide(rows * Pitch(), 8) * 4; }
-};
 
 // Rows of y, `pitch` apart, from those of x; from row *end on there is nothing to read.
 template <class T>

@@ -21,6 +21,8 @@ float* ScratchFloats(int64_t count);
 void Check(cudaError_t result, const std::string& what);
 void CheckLaunch(cudaError_t result, dim3 grid, dim3 block, size_t dynamic_shared_bytes);
 
+// Opens cuBLASLt and takes its workspace, which the first product would do otherwise.
+void OpenLibrary();
 // The product by cuBLASLt. False, and nothing done, where its arguments are not for it: row lists,
 // a scale a row, rows of fp32 factors or results that are not aligned to 16 bytes. fp32 is computed
 // as fp32, not as TF32; fp32 factors of a bf16 product are rounded first, and a bf16 result's bias.

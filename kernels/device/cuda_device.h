@@ -46,6 +46,9 @@ class CudaDevice {
   virtual void* Allocate(Memory kind, int64_t bytes) = 0;
   virtual void Free(Memory kind, void* p) noexcept = 0;
 
+  // Takes the memory that kernels will use for partial results, so that none is taken in a step.
+  virtual void ReserveScratch(int64_t bytes) = 0;
+
   // Device memory from any of the host's, which may be reused once the call returns.
   virtual void Upload(void* to, const void* from, int64_t bytes) = 0;
   // The other way; waits for all work before it.
@@ -75,7 +78,7 @@ class CudaDevice {
 
 // What libtessera_cuda.so exports: its device, or null and why there is none. `interface` is the
 // caller's kCudaInterface.
-inline constexpr int kCudaInterface = 1;
+inline constexpr int kCudaInterface = 2;
 extern "C" tessera::CudaDevice* TesseraCudaDevice(int interface, std::string* error);
 
 #endif  // TESSERA_KERNELS_DEVICE_CUDA_DEVICE_H_

@@ -14,6 +14,11 @@ Arena::Memory DeviceMemory(Device device, int64_t bytes) {
   return {p, bytes, [&cuda, p] { cuda.Free(CudaDevice::Memory::kDevice, p); }};
 }
 
+Arena::Memory MemoryOf(Device device, const PassMemory& pass) {
+  if (device == Device::kCuda) Cuda().ReserveScratch(pass.scratch_bytes);
+  return DeviceMemory(device, pass.bytes);
+}
+
 void Upload(Device device, void* to, const void* from, int64_t bytes) {
   if (bytes == 0 || device == Device::kMeta) return;
   if (device == Device::kCuda) return Cuda().Upload(to, from, bytes);

@@ -18,6 +18,13 @@ namespace tessera {
 // much.
 Arena::Memory DeviceMemory(Device device, int64_t bytes);
 
+// The memory of a pass, before it runs: its tensors, and what a GPU's kernels use between launches.
+struct PassMemory {
+  int64_t bytes = 0, scratch_bytes = 0;
+};
+// Takes both; an arena is made of what is returned.
+Arena::Memory MemoryOf(Device device, const PassMemory& pass);
+
 // `from` may be reused once the call returns.
 void Upload(Device device, void* to, const void* from, int64_t bytes);
 // Waits until all work before it is done, and the copy.
