@@ -4,88 +4,128 @@
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
+constexpr int kForwardThreads = 128;
+
+// Four warps of 16 kM queries against tiles of kRows keys: as many as registers and shared memory
+// hold.
 template <class T, int kD>
-struct ForwardShared {
-  static constexpr int kPitch = Fragments<T>::Pitch(kD), kRows = kInner<T, kD>;
-  alignas(16) T q[kOuter * kPitch], k[kRows * kPitch], v[kRows * kPitch];
-  alignas(16) float scratch[kAttentionThreads / 32][Fragments<T>::ScratchFloats(kRows) + 4];
+struct ForwardTile {
+  static constexpr bool kHalf = sizeof(T) == 2;
+  static constexpr int kM = kHalf && kD <= 128 ? 2 : 1, kRows = kD > 128 ? 32 : 64;
+  static constexpr int kQueries = kForwardThreads / 32 * 16 * kM;
+  static constexpr int kPitch = Fragments<T>::Pitch(kD);
+  alignas(16) T q[kQueries * kPitch], k[kRows * kPitch], v[kRows * kPitch];
+  alignas(16) float scratch[kForwardThreads / 32][Fragments<T>::ScratchFloats(kRows) + 4];
 };
 
-// Block (i, h, b) has queries [64 i, 64 i + 64) of head h, warp w 16 of them, and goes through the
-// keys that any of them sees, a tile at a time, with a running maximum and sum for each query
-// (Dao 2023, algorithm 1). Barriers: a tile is whole before it is read, and read by all before the
-// next one takes its place.
+// Block (i, h, b) has the i-th kQueries queries of head h and goes through the keys that any of
+// them sees, a tile at a time, with a running maximum and sum for each query (Dao 2023, algorithm
+// 1). While a tile of keys is multiplied its values are copied, and while those are multiplied the
+// next keys. Barriers: a tile is whole before it is read, and read by all before the next one takes
+// its place.
 template <class T, int kD>
-__global__ void __launch_bounds__(kAttentionThreads)
+__global__ void __launch_bounds__(kForwardThreads)
     AttentionKernel(AttentionArgs<T> a, bool aligned) {
   using F = Fragments<T>;
-  using Shared = ForwardShared<T, kD>;
-  constexpr int kRows = Shared::kRows;
-  TESSERA_DYNAMIC_SHARED(Shared, shared);
-  const int64_t q0 = int64_t{blockIdx.x} * kOuter, h = blockIdx.y, b = blockIdx.z;
-  const int64_t hkv = h / (a.H / a.Hkv);
-  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
-  const int64_t last = q0 + kOuter < a.T ? q0 + kOuter - 1 : a.T - 1;
-  LoadTile<kAttentionThreads, kOuter, kD>(shared->q, a.K, aligned, [&](int i) -> const T* {
-    return q0 + i < a.T ? a.q + (b * a.T + q0 + i) * a.q_stride + h * a.K : nullptr;
-  });
-  int64_t first = a.L + q0;
-  for (int64_t t = q0; t <= last; ++t) {
-    const int64_t low = SightOf(a, b, t).low;
-    first = low < first ? low : first;
+  using Tile = ForwardTile<T, kD>;
+  constexpr int kM = Tile::kM, kRows = Tile::kRows, kPitch = Tile::kPitch;
+  constexpr int kThreads = kForwardThreads;
+  TESSERA_DYNAMIC_SHARED(Tile, shared);
+  // The longest blocks, which see the most keys, come first.
+  const int64_t q0 = int64_t{gridDim.x - 1 - blockIdx.x} * Tile::kQueries;
+  const int64_t h = blockIdx.y, b = blockIdx.z, hkv = h / (a.H / a.Hkv);
+  const int64_t last = q0 + Tile::kQueries < a.T ? q0 + Tile::kQueries - 1 : a.T - 1;
+  const int keys = static_cast<int>(a.L + last) + 1;
+  StartTile<kThreads, Tile::kQueries, kD>(
+      shared->q, static_cast<int>(a.K), aligned, [&](int i) -> const T* {
+        return q0 + i < a.T ? a.q + (b * a.T + q0 + i) * a.q_stride + h * a.K : nullptr;
+      });
+  const auto start_keys = [&](int j0) {
+    StartTile<kThreads, kRows, kD>(
+        shared->k, static_cast<int>(a.K), aligned, [&](int i) -> const T* {
+          if (j0 + i >= keys) return nullptr;
+          return KeyRow(a, a.k, a.k_stride, a.past_k, a.past_k_stride, b, j0 + i) + hkv * a.K;
+        });
+    cp_async_commit();
+  };
+  const auto start_values = [&](int j0) {
+    StartTile<kThreads, kRows, kD>(
+        shared->v, static_cast<int>(a.V), aligned, [&](int i) -> const T* {
+          if (j0 + i >= keys) return nullptr;
+          return KeyRow(a, a.v, a.v_stride, a.past_v, a.past_v_stride, b, j0 + i) + hkv * a.V;
+        });
+    cp_async_commit();
+  };
+  // This thread's rows, and the keys that all rows of its warp see.
+  const int warp = threadIdx.x / 32;
+  const int64_t row0 = q0 + 16 * kM * warp;
+  const int high0 = static_cast<int>(a.L + row0) + FragmentRow(0);
+  int low[2 * kM];
+#pragma unroll
+  for (int r = 0; r < 2 * kM; ++r) {
+    const int64_t t = row0 + FragmentRow(r);
+    low[r] = t < a.T ? SightOf(a, b, t).low : 0;
   }
-  // This thread's rows.
-  const int64_t row[2] = {q0 + 16 * warp + g, q0 + 16 * warp + g + 8};
-  Sight sight[2];
-  for (int r = 0; r < 2; ++r) sight[r] = row[r] < a.T ? SightOf(a, b, row[r]) : Sight{0, -1};
-  float o[kD / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-  for (int64_t j0 = first / kRows * kRows; j0 <= a.L + last; j0 += kRows) {
-    __syncthreads();
-    const auto key_row = [&](const T* fresh, int64_t stride, const T* past, int64_t past_stride,
-                             int64_t width, int i) -> const T* {
-      if (j0 + i >= a.L + a.T) return nullptr;
-      return KeyRow(a, fresh, stride, past, past_stride, b, j0 + i) + hkv * width;
-    };
-    LoadTile<kAttentionThreads, kRows, kD>(shared->k, a.K, aligned, [&](int i) {
-      return key_row(a.k, a.k_stride, a.past_k, a.past_k_stride, a.K, i);
-    });
-    LoadTile<kAttentionThreads, kRows, kD>(shared->v, a.V, aligned, [&](int i) {
-      return key_row(a.v, a.v_stride, a.past_v, a.past_v_stride, a.V, i);
-    });
-    __syncthreads();
-    float s[kRows / 8][4] = {}, most_here[2] = {most[0], most[1]};
-    F::template Dots<kRows, kD>(shared->q + 16 * warp * Shared::kPitch, shared->k, s);
-    ForFragment(s, [&](int i, int j, float& x) {
-      const int r = i == g ? 0 : 1;
-      x = j0 + j >= sight[r].low && j0 + j <= sight[r].high ? Logit(a, x) : -INFINITY;
-      most_here[r] = fmaxf(most_here[r], x);
-    });
-    float fade[2], base[2];
-    for (int r = 0; r < 2; ++r) {
-      most_here[r] = RowMax(most_here[r]);
-      base[r] = most_here[r] == -INFINITY ? 0 : most_here[r];  // where nothing is seen yet
-      fade[r] = expf(most[r] - base[r]);
-      most[r] = most_here[r];
+  Sight seen_by_all{0, -1};
+  if (row0 + 16 * kM <= a.T)
+    seen_by_all = {SightOf(a, b, row0 + 16 * kM - 1).low, static_cast<int>(a.L + row0)};
+  float o[kM][kD / 8][4] = {}, most[2 * kM], sum[2 * kM] = {};
+  for (float& m : most) m = -INFINITY;
+  int j0 = SightOf(a, b, q0).low / kRows * kRows;
+  start_keys(j0);
+  for (; j0 < keys; j0 += kRows) {
+    cp_async_wait<0>();
+    __syncthreads();  // the keys are there, and the values before them read
+    start_values(j0);
+    float s[kM][kRows / 8][4] = {};
+    F::template Dots<kRows, kD>(shared->q + 16 * kM * warp * kPitch, shared->k, s);
+    float before[2 * kM];
+    for (int r = 0; r < 2 * kM; ++r) before[r] = most[r];
+    if (j0 >= seen_by_all.low && j0 + kRows - 1 <= seen_by_all.high) {
+      ForFragment(s, [&](int r, int, float& x) {
+        x = Logit(a, x);
+        most[r] = fmaxf(most[r], x);
+      });
+    } else {
+      ForFragment(s, [&](int r, int j, float& x) {
+        const bool seen = j0 + j >= low[r] && j0 + j <= high0 + FragmentRow(r) - FragmentRow(0);
+        x = seen ? Logit(a, x) : -INFINITY;
+        most[r] = fmaxf(most[r], x);
+      });
+    }
+    float fade[2 * kM], base[2 * kM];
+#pragma unroll
+    for (int r = 0; r < 2 * kM; ++r) {
+      most[r] = RowMax(most[r]);
+      base[r] = most[r] == -INFINITY ? 0 : most[r];  // where nothing is seen yet
+      fade[r] = Exp2(before[r] - base[r]);
       sum[r] *= fade[r];
     }
-    ForFragment(s, [&](int i, int, float& x) {
-      const int r = i == g ? 0 : 1;
-      x = expf(x - base[r]);
+    ForFragment(s, [&](int r, int, float& x) {
+      x = Exp2(x - base[r]);
       sum[r] += x;
     });
-    ForFragment(o, [&](int i, int, float& x) { x *= fade[i == g ? 0 : 1]; });
-    F::template Rows<kRows, kD>(s, shared->v, shared->scratch[warp], o);
+    ForFragment(o, [&](int r, int, float& x) { x *= fade[r]; });
+    cp_async_wait<0>();
+    __syncthreads();  // the values are there, and the keys read
+    if (j0 + kRows < keys) start_keys(j0 + kRows);
+    F::template Rows<kRows, kD, kPitch>(s, shared->v, shared->scratch[warp], o);
   }
-  for (int r = 0; r < 2; ++r) {
+#pragma unroll
+  for (int r = 0; r < 2 * kM; ++r) {
+    const int64_t t = row0 + FragmentRow(r);
     sum[r] = RowSum(sum[r]);
-    if (a.lse != nullptr && row[r] < a.T && threadIdx.x % 4 == 0)
-      a.lse[(b * a.H + h) * a.T + row[r]] = most[r] + logf(sum[r]);
+    if (a.lse != nullptr && t < a.T && threadIdx.x % 4 == 0)
+      a.lse[(b * a.H + h) * a.T + t] = kLn2 * most[r] + logf(sum[r]);
+    sum[r] = 1 / sum[r];
   }
-  ForFragment(o, [&](int i, int v, float& x) {
-    const int r = i == g ? 0 : 1;
-    if (row[r] < a.T && v < a.V)
-      a.o[(b * a.T + row[r]) * a.o_stride + h * a.V + v] = FromFloat<T>(x / sum[r]);
-  });
+  ForFragment(o, [&](int r, int, float& x) { x *= sum[r]; });
+  // Of the queries, a warp reads its own alone.
+  PutFragment<kPitch>(o, shared->q + 16 * kM * warp * kPitch, a.V, aligned, Grad::kOverwrite,
+                      [&](int i) -> T* {
+                        const int64_t t = row0 + i;
+                        return t < a.T ? a.o + (b * a.T + t) * a.o_stride + h * a.V : nullptr;
+                      });
 }
 
 constexpr int kDecodeThreads = 128, kDecodeWarps = kDecodeThreads / 32;
@@ -140,7 +180,7 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
 #pragma unroll
       for (int i = 0; i < kLaneChannels; ++i) dot += q[n][i] * key[i];
       const float s = Logit(a, WarpSum(dot)), larger = fmaxf(most[n], s);
-      const float fade = expf(most[n] - larger), p = expf(s - larger);
+      const float fade = Exp2(most[n] - larger), p = Exp2(s - larger);
       most[n] = larger;
       sum[n] = sum[n] * fade + p;
 #pragma unroll
@@ -165,7 +205,7 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
     for (int64_t c = threadIdx.x; c < a.V + 2; c += kDecodeThreads) {
       float total = 0;
       for (int w = 0; w < kDecodeWarps; ++w)
-        total += (c < a.V ? warp_o[w][c] : warp_sum[w]) * expf(warp_most[w] - base);
+        total += (c < a.V ? warp_o[w][c] : warp_sum[w]) * Exp2(warp_most[w] - base);
       out[c] = c == a.V + 1 ? all : total;
     }
     __syncthreads();
@@ -182,13 +222,14 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodeCombine(AttentionArgs<T>
   };
   float most = -INFINITY, sum = 0;
   for (int64_t p = 0; p < pieces; ++p) most = fmaxf(most, piece(p)[a.V + 1]);
-  for (int64_t p = 0; p < pieces; ++p) sum += piece(p)[a.V] * expf(piece(p)[a.V + 1] - most);
+  for (int64_t p = 0; p < pieces; ++p) sum += piece(p)[a.V] * Exp2(piece(p)[a.V + 1] - most);
   for (int64_t c = threadIdx.x; c < a.V; c += kDecodeThreads) {
     float o = 0;
-    for (int64_t p = 0; p < pieces; ++p) o += piece(p)[c] * expf(piece(p)[a.V + 1] - most);
+    for (int64_t p = 0; p < pieces; ++p) o += piece(p)[c] * Exp2(piece(p)[a.V + 1] - most);
     a.o[(b * a.T + t) * a.o_stride + h * a.V + c] = FromFloat<T>(o / sum);
   }
-  if (threadIdx.x == 0 && a.lse != nullptr) a.lse[(b * a.H + h) * a.T + t] = most + logf(sum);
+  if (threadIdx.x == 0 && a.lse != nullptr)
+    a.lse[(b * a.H + h) * a.T + t] = kLn2 * most + logf(sum);
 }
 
 template <class T>
@@ -210,9 +251,9 @@ void Attention(const AttentionArgs<T>& a) {
     constexpr int kD = width.value;
     if (a.decode()) return Decode(a);
     Launch(AttentionKernel<T, kD>,
-           dim3{static_cast<unsigned>(CeilDivide(a.T, kOuter)), static_cast<unsigned>(a.H),
-                static_cast<unsigned>(a.B)},
-           dim3{kAttentionThreads}, sizeof(ForwardShared<T, kD>), a, AlignedKeys(a));
+           dim3{static_cast<unsigned>(CeilDivide(a.T, ForwardTile<T, kD>::kQueries)),
+                static_cast<unsigned>(a.H), static_cast<unsigned>(a.B)},
+           dim3{kForwardThreads}, sizeof(ForwardTile<T, kD>), a, AlignedRows(a));
   });
 }
 

@@ -9,12 +9,34 @@
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
-template <class T, int kD>
-struct GradShared {
-  static constexpr int kPitch = Fragments<T>::Pitch(kD), kRows = kInner<T, kD>;
-  alignas(16) T own_first[kOuter * kPitch], own_second[kOuter * kPitch];
-  alignas(16) T first[kRows * kPitch], second[kRows * kPitch];
-  alignas(16) float scratch[kAttentionThreads / 32][Fragments<T>::ScratchFloats(kRows) + 4];
+constexpr int kGradThreads = 256, kGradWarps = kGradThreads / 32;
+
+// A block owns kOwn rows (queries, or keys) and goes through tiles of kInner of the others. Its
+// warps stand in kTall rows of kWide: for the scores a warp has 16 kM of the block's rows and its
+// share of the tile's, which then meet in shared memory; for the gradients the same rows and its
+// share of the channels. So no warp needs more registers than it has, for heads of 256 channels
+// either.
+template <class T, int kD_>
+struct GradTile {
+  static constexpr int kD = kD_;
+  static constexpr bool kHalf = sizeof(T) == 2;
+  static constexpr int kM = kHalf && kD <= 128 ? 2 : 1;
+  static constexpr int kOwn = kD <= 128 ? 64 * kM : kHalf ? 64 : 32;
+  static constexpr int kInner = kD > 64 ? 32 : 64;
+  // Where shared memory allows, a tile is copied while the one before it is multiplied.
+  static constexpr int kStages = kD > 128 && !kHalf ? 1 : 2;
+  static constexpr int kTall = kOwn / (16 * kM), kWide = kGradWarps / kTall;
+  static constexpr int kShare = kInner / kWide, kChannels = kD / kWide;
+  static constexpr int kPitch = Fragments<T>::Pitch(kD), kPairPitch = Fragments<T>::Pitch(kInner);
+  static_assert(kShare % (kHalf ? 16 : 8) == 0 && kChannels % 16 == 0);
+
+  alignas(16) T own_first[kOwn * kPitch], own_second[kOwn * kPitch];
+  alignas(16) T first[kStages][kInner * kPitch], second[kStages][kInner * kPitch];
+  alignas(16) T p[kOwn * kPairPitch], ds[kOwn * kPairPitch];
+
+  // Of this thread's warp.
+  static __device__ __forceinline__ int Row() { return threadIdx.x / 32 % kTall * 16 * kM; }
+  static __device__ __forceinline__ int Wide() { return threadIdx.x / 32 / kTall; }
 };
 
 // delta[b, h, t] = <do, o>: a warp a query.
@@ -32,146 +54,240 @@ __global__ void __launch_bounds__(256) DeltaKernel(AttentionGradArgs<T> g, float
   if (threadIdx.x % 32 == 0) delta[i] = sum;
 }
 
+// each(r, column, element of f, element of g), r as FragmentRow takes it.
+template <int kM, int kN, class Each>
+__device__ __forceinline__ void ForPairs(float (&f)[kM][kN][4], float (&g)[kM][kN][4], Each each) {
+  const int t = threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int n = 0; n < kN; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) each(2 * m + i / 2, 8 * n + t + i % 2, f[m][n][i], g[m][n][i]);
+}
+
+template <class T>
+__device__ __forceinline__ bool Aligned16(const T* p, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0 && stride * int64_t{sizeof(T)} % 16 == 0;
+}
+
 template <class T>
 __device__ __forceinline__ const T* QueryRow(const AttentionArgs<T>& a, const T* p, int64_t stride,
                                              int64_t width, int64_t b, int64_t h, int64_t t) {
   return t < a.T ? p + (b * a.T + t) * stride + h * width : nullptr;
 }
 
-// Block (i, h, b) owns queries [64 i, 64 i + 64) of head h and goes through the keys they see.
-// Barriers as in the forward kernel.
+// Block (i, h, b) owns the i-th kOwn queries of head h and goes through the keys they see.
+// Barriers: a tile is whole before it is read, so are the scores, and all is read before the next
+// one comes.
 template <class T, int kD>
-__global__ void __launch_bounds__(kAttentionThreads)
+__global__ void __launch_bounds__(kGradThreads)
     QueryGradKernel(AttentionGradArgs<T> g, const float* delta, bool aligned) {
   using F = Fragments<T>;
-  using Shared = GradShared<T, kD>;
-  constexpr int kRows = Shared::kRows, kThreads = kAttentionThreads;
-  TESSERA_DYNAMIC_SHARED(Shared, shared);
+  using Tile = GradTile<T, kD>;
+  constexpr int kM = Tile::kM, kInner = Tile::kInner, kPitch = Tile::kPitch;
+  constexpr int kThreads = kGradThreads;
+  TESSERA_DYNAMIC_SHARED(Tile, shared);
   const AttentionArgs<T>& a = g.forward;
-  const int64_t q0 = int64_t{blockIdx.x} * kOuter, h = blockIdx.y, b = blockIdx.z;
-  const int64_t hkv = h / (a.H / a.Hkv);
-  const int warp = threadIdx.x / 32, lane_row = threadIdx.x % 32 / 4;
-  const int64_t last = q0 + kOuter < a.T ? q0 + kOuter - 1 : a.T - 1;
-  LoadTile<kThreads, kOuter, kD>(shared->own_first, a.K, aligned, [&](int i) {
+  const int64_t q0 = int64_t{gridDim.x - 1 - blockIdx.x} * Tile::kOwn;
+  const int64_t h = blockIdx.y, b = blockIdx.z, hkv = h / (a.H / a.Hkv);
+  const int K = static_cast<int>(a.K), V = static_cast<int>(a.V);
+  const int64_t last = q0 + Tile::kOwn < a.T ? q0 + Tile::kOwn - 1 : a.T - 1;
+  const int keys = static_cast<int>(a.L + last) + 1;
+  StartTile<kThreads, Tile::kOwn, kD>(shared->own_first, K, aligned, [&](int i) {
     return QueryRow(a, a.q, a.q_stride, a.K, b, h, q0 + i);
   });
-  LoadTile<kThreads, kOuter, kD>(shared->own_second, a.V, aligned, [&](int i) {
+  StartTile<kThreads, Tile::kOwn, kD>(shared->own_second, V, aligned, [&](int i) {
     return QueryRow(a, g.dout, g.dout_stride, a.V, b, h, q0 + i);
   });
-  int64_t first = a.L + q0;
-  for (int64_t t = q0; t <= last; ++t) {
-    const int64_t low = SightOf(a, b, t).low;
-    first = low < first ? low : first;
+  const int row0 = Tile::Row(), column0 = Tile::Wide() * Tile::kShare;
+  const int channel = Tile::Wide() * Tile::kChannels;
+  Sight sight[2 * kM];
+  float lse[2 * kM] = {}, along[2 * kM] = {};
+#pragma unroll
+  for (int r = 0; r < 2 * kM; ++r) {
+    const int64_t t = q0 + row0 + FragmentRow(r);
+    sight[r] = t < a.T ? SightOf(a, b, t) : Sight{0, -1};
+    if (t >= a.T) continue;
+    lse[r] = kLog2E * a.lse[(b * a.H + h) * a.T + t];
+    along[r] = delta[(b * a.H + h) * a.T + t];
   }
-  const int64_t row[2] = {q0 + 16 * warp + lane_row, q0 + 16 * warp + lane_row + 8};
-  Sight sight[2];
-  float lse[2] = {}, along[2] = {};
-  for (int r = 0; r < 2; ++r) {
-    sight[r] = row[r] < a.T ? SightOf(a, b, row[r]) : Sight{0, -1};
-    if (row[r] >= a.T) continue;
-    lse[r] = a.lse[(b * a.H + h) * a.T + row[r]];
-    along[r] = delta[(b * a.H + h) * a.T + row[r]];
-  }
-  float dq[kD / 8][4] = {};
-  for (int64_t j0 = first / kRows * kRows; j0 <= a.L + last; j0 += kRows) {
-    __syncthreads();
-    LoadTile<kThreads, kRows, kD>(shared->first, a.K, aligned, [&](int i) -> const T* {
-      if (j0 + i >= a.L + a.T) return nullptr;
+  const auto start = [&](int j0, int stage) {
+    StartTile<kThreads, kInner, kD>(shared->first[stage], K, aligned, [&](int i) -> const T* {
+      if (j0 + i >= keys) return nullptr;
       return KeyRow(a, a.k, a.k_stride, a.past_k, a.past_k_stride, b, j0 + i) + hkv * a.K;
     });
-    LoadTile<kThreads, kRows, kD>(shared->second, a.V, aligned, [&](int i) -> const T* {
-      if (j0 + i >= a.L + a.T) return nullptr;
+    StartTile<kThreads, kInner, kD>(shared->second[stage], V, aligned, [&](int i) -> const T* {
+      if (j0 + i >= keys) return nullptr;
       return KeyRow(a, a.v, a.v_stride, a.past_v, a.past_v_stride, b, j0 + i) + hkv * a.V;
     });
+    cp_async_commit();
+  };
+  float dq[kM][Tile::kChannels / 8][4] = {};
+  int stage = 0, j0 = SightOf(a, b, q0).low / kInner * kInner;
+  start(j0, stage);
+  for (; j0 < keys; j0 += kInner) {
+    cp_async_wait<0>();
     __syncthreads();
-    float s[kRows / 8][4] = {}, dp[kRows / 8][4] = {};
-    F::template Dots<kRows, kD>(shared->own_first + 16 * warp * Shared::kPitch, shared->first, s);
-    F::template Dots<kRows, kD>(shared->own_second + 16 * warp * Shared::kPitch, shared->second,
-                                dp);
-    ForFragment(dp, [&](int i, int j, float& d) {
-      const int r = i == lane_row ? 0 : 1;
-      const float x = Logit(a, s[j / 8][(i - lane_row) / 4 + j % 2]);
-      const bool seen = j0 + j >= sight[r].low && j0 + j <= sight[r].high;
-      d = seen ? LogitSlope(a, x) * expf(x - lse[r]) * (d - along[r]) : 0;
+    if (Tile::kStages == 2 && j0 + kInner < keys) start(j0 + kInner, 1 - stage);
+    float s[kM][Tile::kShare / 8][4] = {}, dp[kM][Tile::kShare / 8][4] = {};
+    F::template Dots<Tile::kShare, kD>(shared->own_first + row0 * kPitch,
+                                       shared->first[stage] + column0 * kPitch, s);
+    F::template Dots<Tile::kShare, kD>(shared->own_second + row0 * kPitch,
+                                       shared->second[stage] + column0 * kPitch, dp);
+    ForPairs(s, dp, [&](int r, int j, float& x, float& d) {
+      const float logit = Logit(a, x);
+      const int key = j0 + column0 + j;
+      const bool seen = key >= sight[r].low && key <= sight[r].high;
+      d = seen ? LogitSlope(a, logit) * Exp2(logit - lse[r]) * (d - along[r]) : 0;
     });
-    F::template Rows<kRows, kD>(dp, shared->first, shared->scratch[warp], dq);
+    StoreFragment<Tile::kPairPitch>(dp, shared->ds + row0 * Tile::kPairPitch + column0);
+    __syncthreads();
+    F::template StoredRows<kInner, Tile::kChannels, kPitch>(shared->ds + row0 * Tile::kPairPitch,
+                                                            shared->first[stage] + channel, dq);
+    if (Tile::kStages == 2) {
+      stage = 1 - stage;
+    } else if (j0 + kInner < keys) {
+      __syncthreads();
+      start(j0 + kInner, stage);
+    }
   }
-  ForFragment(dq, [&](int i, int k, float& x) {
-    const int64_t t = row[i == lane_row ? 0 : 1];
-    if (t < a.T && k < a.K) PutGrad(g.dq + (b * a.T + t) * g.dq_stride + h * a.K + k, x, g.dq_mode);
-  });
+  __syncthreads();
+  PutFragment<kPitch>(dq, shared->own_first + row0 * kPitch + channel, a.K - channel,
+                      aligned && Aligned16(g.dq, g.dq_stride), g.dq_mode, [&](int i) -> T* {
+                        const int64_t t = q0 + row0 + i;
+                        if (t >= a.T) return nullptr;
+                        return g.dq + (b * a.T + t) * g.dq_stride + h * a.K + channel;
+                      });
 }
 
-// Block (i, hkv, b) owns keys [64 i, 64 i + 64) and goes through the queries of all heads that
-// share them. A fragment's rows are keys here, its columns queries.
+// What the keys need to know of a query.
+struct QueryFacts {
+  Sight sight;
+  float lse, delta;
+};
+
+// Block (i, hkv, b) owns the i-th kOwn keys and goes through the queries of all heads that share
+// them. A fragment's rows are keys here, its columns queries.
 template <class T, int kD>
-__global__ void __launch_bounds__(kAttentionThreads)
+__global__ void __launch_bounds__(kGradThreads)
     KeyGradKernel(AttentionGradArgs<T> g, const float* delta, bool aligned) {
   using F = Fragments<T>;
-  using Shared = GradShared<T, kD>;
-  constexpr int kRows = Shared::kRows, kThreads = kAttentionThreads;
-  TESSERA_DYNAMIC_SHARED(Shared, shared);
-  TESSERA_SHARED(Sight[kRows], sight);
-  TESSERA_SHARED(float[kRows], lse);
-  TESSERA_SHARED(float[kRows], along);
+  using Tile = GradTile<T, kD>;
+  constexpr int kM = Tile::kM, kInner = Tile::kInner, kPitch = Tile::kPitch;
+  constexpr int kThreads = kGradThreads;
+  TESSERA_DYNAMIC_SHARED(Tile, shared);
+  TESSERA_SHARED(QueryFacts[Tile::kStages * kInner], facts);
   const AttentionArgs<T>& a = g.forward;
-  const int64_t k0 = int64_t{blockIdx.x} * kOuter, hkv = blockIdx.y, b = blockIdx.z;
+  const int64_t k0 = int64_t{blockIdx.x} * Tile::kOwn, hkv = blockIdx.y, b = blockIdx.z;
   const int64_t group = a.H / a.Hkv, keys = a.L + a.T;
-  const int warp = threadIdx.x / 32, lane_row = threadIdx.x % 32 / 4;
-  LoadTile<kThreads, kOuter, kD>(shared->own_first, a.K, aligned, [&](int i) -> const T* {
+  const int K = static_cast<int>(a.K), V = static_cast<int>(a.V);
+  StartTile<kThreads, Tile::kOwn, kD>(shared->own_first, K, aligned, [&](int i) -> const T* {
     if (k0 + i >= keys) return nullptr;
     return KeyRow(a, a.k, a.k_stride, a.past_k, a.past_k_stride, b, k0 + i) + hkv * a.K;
   });
-  LoadTile<kThreads, kOuter, kD>(shared->own_second, a.V, aligned, [&](int i) -> const T* {
+  StartTile<kThreads, Tile::kOwn, kD>(shared->own_second, V, aligned, [&](int i) -> const T* {
     if (k0 + i >= keys) return nullptr;
     return KeyRow(a, a.v, a.v_stride, a.past_v, a.past_v_stride, b, k0 + i) + hkv * a.V;
   });
-  // The queries that can see any of these keys.
-  const int64_t from = k0 > a.L ? (k0 - a.L) / kRows * kRows : 0;
-  const int64_t reach = a.window > 0 ? k0 + kOuter - 1 + a.window - a.L : a.T;
-  const int64_t to = reach < a.T ? reach : a.T;
-  float dk[kD / 8][4] = {}, dv[kD / 8][4] = {};
-  for (int64_t h = hkv * group; h < (hkv + 1) * group; ++h)
-    for (int64_t t0 = from; t0 < to; t0 += kRows) {
-      __syncthreads();
-      LoadTile<kThreads, kRows, kD>(shared->first, a.K, aligned, [&](int i) {
-        return QueryRow(a, a.q, a.q_stride, a.K, b, h, t0 + i);
-      });
-      LoadTile<kThreads, kRows, kD>(shared->second, a.V, aligned, [&](int i) {
-        return QueryRow(a, g.dout, g.dout_stride, a.V, b, h, t0 + i);
-      });
-      for (int i = static_cast<int>(threadIdx.x); i < kRows; i += kThreads) {
-        const bool here = t0 + i < a.T;
-        sight[i] = here ? SightOf(a, b, t0 + i) : Sight{0, -1};
-        lse[i] = here ? a.lse[(b * a.H + h) * a.T + t0 + i] : 0;
-        along[i] = here ? delta[(b * a.H + h) * a.T + t0 + i] : 0;
-      }
-      __syncthreads();
-      float p[kRows / 8][4] = {}, dp[kRows / 8][4] = {};
-      F::template Dots<kRows, kD>(shared->own_first + 16 * warp * Shared::kPitch, shared->first, p);
-      F::template Dots<kRows, kD>(shared->own_second + 16 * warp * Shared::kPitch, shared->second,
-                                  dp);
-      ForFragment(p, [&](int i, int j, float& x) {
-        const int64_t key = k0 + 16 * warp + i;
-        const float logit = Logit(a, x);
-        x = key >= sight[j].low && key <= sight[j].high ? expf(logit - lse[j]) : 0;
-        float& d = dp[j / 8][(i - lane_row) / 4 + j % 2];
-        d = x == 0 ? 0 : LogitSlope(a, logit) * x * (d - along[j]);
-      });
-      F::template Rows<kRows, kD>(p, shared->second, shared->scratch[warp], dv);
-      F::template Rows<kRows, kD>(dp, shared->first, shared->scratch[warp], dk);
+  cp_async_commit();
+  const int row0 = Tile::Row(), column0 = Tile::Wide() * Tile::kShare;
+  const int channel = Tile::Wide() * Tile::kChannels, thread = static_cast<int>(threadIdx.x);
+  // The queries that may see any of these keys begin here, and end with the tile whose first sees
+  // later ones only: found by halving, since `low` does not fall.
+  const int64_t from = k0 > a.L ? (k0 - a.L) / kInner * kInner : 0, newest = k0 + Tile::kOwn - 1;
+  int64_t tiles = 0, more = from < a.T ? (a.T - from + kInner - 1) / kInner : 0;
+  while (more > 0) {
+    const int64_t half = more / 2;
+    if (SightOf(a, b, from + (tiles + half) * kInner).low <= newest) {
+      tiles += half + 1;
+      more -= half + 1;
+    } else {
+      more = half;
     }
-  const auto put = [&](float(&f)[kD / 8][4], T* fresh, int64_t stride, Grad mode, T* past,
-                       int64_t past_stride, Grad past_mode, int64_t width) {
-    ForFragment(f, [&](int i, int c, float& x) {
-      const int64_t key = k0 + 16 * warp + i;
-      if (key >= keys || c >= width) return;
-      T* out = KeyRow(a, fresh, stride, past, past_stride, b, key);
-      if (out != nullptr) PutGrad(out + hkv * width + c, x, key < a.L ? past_mode : mode);
+  }
+  // Tile n: of head n / tiles of the group.
+  const auto start = [&](int64_t n, int stage) {
+    const int64_t h = hkv * group + n / tiles, t0 = from + n % tiles * kInner;
+    StartTile<kThreads, kInner, kD>(shared->first[stage], K, aligned, [&](int i) {
+      return QueryRow(a, a.q, a.q_stride, a.K, b, h, t0 + i);
     });
+    StartTile<kThreads, kInner, kD>(shared->second[stage], V, aligned, [&](int i) {
+      return QueryRow(a, g.dout, g.dout_stride, a.V, b, h, t0 + i);
+    });
+    cp_async_commit();
   };
-  put(dk, g.dk, g.dk_stride, g.dk_mode, g.dpast_k, g.dpast_k_stride, g.dpast_k_mode, a.K);
-  put(dv, g.dv, g.dv_stride, g.dv_mode, g.dpast_v, g.dpast_v_stride, g.dpast_v_mode, a.V);
+  const auto facts_of = [&](int64_t n) {
+    const int64_t h = hkv * group + n / tiles, t = from + n % tiles * kInner + thread;
+    if (thread >= kInner || t >= a.T) return QueryFacts{{0, -1}, 0, 0};
+    const int64_t at = (b * a.H + h) * a.T + t;
+    return QueryFacts{SightOf(a, b, t), kLog2E * a.lse[at], delta[at]};
+  };
+  float dk[kM][Tile::kChannels / 8][4] = {}, dv[kM][Tile::kChannels / 8][4] = {};
+  const int64_t all = tiles * group;
+  int stage = 0;
+  if (all > 0) {
+    start(0, stage);
+    if (thread < kInner) facts[thread] = facts_of(0);
+  }
+  for (int64_t n = 0; n < all; ++n) {
+    cp_async_wait<0>();
+    __syncthreads();
+    const bool next = n + 1 < all;
+    QueryFacts later{};
+    if (next) {
+      if (Tile::kStages == 2) start(n + 1, 1 - stage);
+      later = facts_of(n + 1);
+    }
+    float p[kM][Tile::kShare / 8][4] = {}, dp[kM][Tile::kShare / 8][4] = {};
+    F::template Dots<Tile::kShare, kD>(shared->own_first + row0 * kPitch,
+                                       shared->first[stage] + column0 * kPitch, p);
+    F::template Dots<Tile::kShare, kD>(shared->own_second + row0 * kPitch,
+                                       shared->second[stage] + column0 * kPitch, dp);
+    ForPairs(p, dp, [&](int r, int j, float& x, float& d) {
+      const int key = static_cast<int>(k0) + row0 + FragmentRow(r);
+      const QueryFacts& t = facts[stage * kInner + column0 + j];
+      const float logit = Logit(a, x);
+      x = key >= t.sight.low && key <= t.sight.high ? Exp2(logit - t.lse) : 0;
+      d = x == 0 ? 0 : LogitSlope(a, logit) * x * (d - t.delta);
+    });
+    StoreFragment<Tile::kPairPitch>(p, shared->p + row0 * Tile::kPairPitch + column0);
+    StoreFragment<Tile::kPairPitch>(dp, shared->ds + row0 * Tile::kPairPitch + column0);
+    __syncthreads();
+    F::template StoredRows<kInner, Tile::kChannels, kPitch>(shared->p + row0 * Tile::kPairPitch,
+                                                            shared->second[stage] + channel, dv);
+    F::template StoredRows<kInner, Tile::kChannels, kPitch>(shared->ds + row0 * Tile::kPairPitch,
+                                                            shared->first[stage] + channel, dk);
+    if (Tile::kStages == 2) {
+      stage = 1 - stage;
+    } else if (next) {
+      __syncthreads();
+      start(n + 1, stage);
+    }
+    if (next && thread < kInner) facts[stage * kInner + thread] = later;
+  }
+  cp_async_wait<0>();  // where there was no query
+  __syncthreads();
+  const auto put = [&](const auto& f, T* own, T* fresh, int64_t stride, Grad mode, T* past,
+                       int64_t past_stride, Grad past_mode, int64_t width) {
+    // A tile may begin in the past and end among the fresh rows.
+    for (const bool in_past : {false, true}) {
+      if ((in_past ? past : fresh) == nullptr) continue;
+      PutFragment<kPitch>(
+          f, own + row0 * kPitch + channel, width - channel,
+          aligned && (in_past ? Aligned16(past, past_stride) : Aligned16(fresh, stride)),
+          in_past ? past_mode : mode, [&](int i) -> T* {
+            const int64_t key = k0 + row0 + i;
+            if (key >= keys || (key < a.L) != in_past) return nullptr;
+            return KeyRow(a, fresh, stride, past, past_stride, b, key) + hkv * width + channel;
+          });
+      __syncwarp();
+    }
+  };
+  put(dk, shared->own_first, g.dk, g.dk_stride, g.dk_mode, g.dpast_k, g.dpast_k_stride,
+      g.dpast_k_mode, a.K);
+  put(dv, shared->own_second, g.dv, g.dv_stride, g.dv_mode, g.dpast_v, g.dpast_v_stride,
+      g.dpast_v_mode, a.V);
 }
 
 template <class T>
@@ -182,20 +298,19 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
   float* delta = ScratchFloats(g.CudaScratch());
   Launch(DeltaKernel<T>, dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, dim3{256}, 0, g,
          delta);
-  const bool aligned = AlignedKeys(a) && Aligned(g.dout, g.dout_stride);
+  const bool aligned = AlignedRows(a) && Aligned(g.dout, g.dout_stride);
   const auto B = static_cast<unsigned>(a.B);
   ByHeadWidth(a.K, a.V, [&](auto width) {
-    constexpr int kD = width.value;
-    constexpr size_t kBytes = sizeof(GradShared<T, kD>);
+    using Tile = GradTile<T, width.value>;
+    const auto blocks = [](int64_t rows) {
+      return static_cast<unsigned>(CeilDivide(rows, Tile::kOwn));
+    };
     if (g.dq != nullptr)
-      Launch(QueryGradKernel<T, kD>,
-             dim3{static_cast<unsigned>(CeilDivide(a.T, kOuter)), static_cast<unsigned>(a.H), B},
-             dim3{kAttentionThreads}, kBytes, g, delta, aligned);
+      Launch(QueryGradKernel<T, Tile::kD>, dim3{blocks(a.T), static_cast<unsigned>(a.H), B},
+             dim3{kGradThreads}, sizeof(Tile), g, delta, aligned);
     if (g.dk != nullptr || g.dv != nullptr || g.dpast_k != nullptr || g.dpast_v != nullptr)
-      Launch(KeyGradKernel<T, kD>,
-             dim3{static_cast<unsigned>(CeilDivide(a.L + a.T, kOuter)),
-                  static_cast<unsigned>(a.Hkv), B},
-             dim3{kAttentionThreads}, kBytes, g, delta, aligned);
+      Launch(KeyGradKernel<T, Tile::kD>, dim3{blocks(a.L + a.T), static_cast<unsigned>(a.Hkv), B},
+             dim3{kGradThreads}, sizeof(Tile), g, delta, aligned);
   });
 }
 

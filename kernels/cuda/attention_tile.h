@@ -10,22 +10,16 @@
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
-constexpr int kAttentionThreads = 128;  // four warps of 16 rows
-constexpr int kOuter = 64;              // rows that a block owns
-// Rows of the tiles it goes through: fewer for wide heads, whose tiles and registers would not fit.
-template <class T, int kD>
-constexpr int kInner = kD > 128 ? 32 : 64;
-
-// Query t sees keys [low, high].
+// Query t sees keys [low, high]; low does not fall as t grows.
 struct Sight {
-  int64_t low, high;
+  int low, high;
 };
 template <class T>
 __device__ __forceinline__ Sight SightOf(const AttentionArgs<T>& a, int64_t b, int64_t t) {
-  Sight s{0, a.L + t};
-  if (a.window > 0 && s.high - a.window + 1 > 0) s.low = s.high - a.window + 1;
+  Sight s{0, static_cast<int>(a.L + t)};
+  if (a.window > 0 && s.high >= a.window) s.low = static_cast<int>(s.high - a.window + 1);
   if (a.position != nullptr) {
-    const int64_t start = s.high - a.position[b * a.T + t];
+    const int start = s.high - a.position[b * a.T + t];
     if (start > s.low) s.low = start;
   }
   return s;
@@ -41,25 +35,29 @@ __device__ __forceinline__ P* KeyRow(const AttentionArgs<T>& a, P* fresh, int64_
   return past + (b * a.past_capacity + (a.past_first + j) % a.past_capacity) * past_stride;
 }
 
-// A logit, and what its derivative is multiplied by.
+// Exponentials are powers of two here, which is what the GPU computes: logits are multiplied by
+// log2(e).
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
+
+// A logit of base 2, and what the derivative of the logit is multiplied by.
 template <class T>
 __device__ __forceinline__ float Logit(const AttentionArgs<T>& a, float dot) {
-  const float s = a.scale * dot;
-  return a.soft_cap > 0 ? a.soft_cap * tanhf(s / a.soft_cap) : s;
+  if (a.soft_cap <= 0) return a.scale * kLog2E * dot;
+  return a.soft_cap * kLog2E * tanhf(a.scale / a.soft_cap * dot);
 }
 template <class T>
 __device__ __forceinline__ float LogitSlope(const AttentionArgs<T>& a, float logit) {
   if (a.soft_cap <= 0) return a.scale;
-  const float r = logit / a.soft_cap;
+  const float r = logit / (a.soft_cap * kLog2E);
   return a.scale * (1 - r * r);
 }
 
 template <class T>
-bool AlignedKeys(const AttentionArgs<T>& a) {
+bool AlignedRows(const AttentionArgs<T>& a) {
   const int64_t per = kVector<T>;
   return a.K % per == 0 && a.V % per == 0 && Aligned(a.q, a.q_stride) && Aligned(a.k, a.k_stride) &&
-         Aligned(a.v, a.v_stride) && Aligned(a.past_k, a.past_k_stride) &&
-         Aligned(a.past_v, a.past_v_stride);
+         Aligned(a.v, a.v_stride) && Aligned(a.o, a.o_stride) &&
+         Aligned(a.past_k, a.past_k_stride) && Aligned(a.past_v, a.past_v_stride);
 }
 
 // use(constant): the smallest width of tiles that holds heads of K and V channels.

@@ -13,6 +13,7 @@
 //   float ToFloat(float);  T FromFloat<T>(float);   // for code generic over the two
 //   uint32_t PackBf16(float low, float high);   // two in a register, as fragments hold them
 //   uint32_t ToTf32(float);                     // rounded to nearest, ties away from zero
+//   float Exp2(float);                // 2^x by the GPU's own instruction: 2 ulp, subnormals are 0
 //   void cp_async16(void* to, const void* from, int valid_bytes = 16);
 //     // global to shared memory, both aligned to 16; bytes past the valid ones become 0
 //   void cp_async_commit();                 // closes a group of this thread's copies

@@ -209,6 +209,8 @@ inline uint32_t ToTf32(float x) {
   return finite ? (bits + 0x1000u) & 0xffffe000u : bits;
 }
 
+inline float Exp2(float x) { return std::exp2(x); }
+
 inline void cp_async16(void* to, const void* from, int valid_bytes = 16,
                        Site at = Site::current()) {
   IssueCopy(to, from, valid_bytes, 16 - valid_bytes, at);
