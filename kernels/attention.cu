@@ -249,6 +249,7 @@ void Attention(const AttentionArgs<T>& a) {
   if (a.B * a.T * a.H == 0) return;
   ByHeadWidth(a.K, a.V, [&](auto width) {
     constexpr int kD = width.value;
+    static_assert(sizeof(ForwardTile<T, kD>) <= kSharedBytes);
     if (a.decode()) return Decode(a);
     Launch(AttentionKernel<T, kD>,
            dim3{static_cast<unsigned>(CeilDivide(a.T, ForwardTile<T, kD>::kQueries)),

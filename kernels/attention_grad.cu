@@ -302,6 +302,7 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
   const auto B = static_cast<unsigned>(a.B);
   ByHeadWidth(a.K, a.V, [&](auto width) {
     using Tile = GradTile<T, width.value>;
+    static_assert(sizeof(Tile) + Tile::kStages * Tile::kInner * sizeof(QueryFacts) <= kSharedBytes);
     const auto blocks = [](int64_t rows) {
       return static_cast<unsigned>(CeilDivide(rows, Tile::kOwn));
     };

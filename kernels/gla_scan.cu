@@ -5,38 +5,37 @@ namespace tessera::TESSERA_DEVICE {
 namespace {
 
 // Block (span, h, b): o = (q o since) S + A v, chunk after chunk of a span, whose first state is
-// known.
-template <class T>
-__global__ void __launch_bounds__(kScanThreads) GlaSpanOut(GlaScanArgs<T> a, StateArray states) {
-  TESSERA_DYNAMIC_SHARED(float, shared);
+// known. Of the outputs a warp has 16 columns.
+template <class Tile, class T>
+__global__ void __launch_bounds__(kGlaThreads)
+    GlaSpanOut(GlaScanArgs<T> a, StateArray states, bool aligned) {
+  using F = Fragments<T>;
+  constexpr int kPitchV = Tile::kPitchV;
+  TESSERA_DYNAMIC_SHARED(Tile, tile);
   const int64_t span = blockIdx.x, h = blockIdx.y, b = blockIdx.z, size = a.K * a.V;
-  const GlaChunk c = TakeChunk(shared, a.K, a.V);
-  const Tile S = TakeTile(shared, Padded(a.K), a.V), A = TakeTile(shared, kC, kC);
-  FillState<float>(S, a.K, a.V,
-                   span > 0             ? StateAt(states, b, span - 1, h, a.H, size)
-                   : a.state != nullptr ? a.state + (b * a.H + h) * size
-                                        : nullptr);
+  const int column = static_cast<int>(threadIdx.x) / 32 * 16;
+  typename Tile::State s;
+  LoadState<Tile>(s, a.K, a.V,
+                  span > 0             ? StateAt(states, b, span - 1, h, a.H, size)
+                  : a.state != nullptr ? a.state + (b * a.H + h) * size
+                                       : nullptr);
   const int64_t chunks = ChunksOf(a, span);
   for (int64_t n = 0; n < chunks; ++n) {
     const int64_t t0 = span * kSpan + n * kC;
-    FillChunk(a, b, h, t0, c);
-    PairScores(c, a.K, A);
+    FillChunk<Side::kBoth>(a, b, h, t0, aligned, *tile);
+    StoreState(s, *tile);
+    PairScores(*tile, a.scale);
     __syncthreads();
-    for (int v0 = 0; v0 < a.V; v0 += 64) {
-      float o[1][4] = {};
-      AddProduct<T, Strip>(
-          Padded(a.K), [&](int t, int k) { return c.q(t, k) * c.since(t, k); },
-          [&](int k, int v) { return S(k, v0 + v); }, o);
-      AddProduct<T, Strip>(
-          kC, [&](int t, int s) { return s <= t ? A(t, s) : 0; },
-          [&](int s, int v) { return c.v(s, v0 + v); }, o);
-      ForOwned<Strip>(o, [&](int t, int v, float x) {
-        if (t0 + t < a.T && v0 + v < a.V)
-          a.o[(b * a.T + t0 + t) * a.o_stride + h * a.V + v0 + v] = FromFloat<T>(x);
+    if (column < Tile::kV) {
+      float o[1][2][4] = {};
+      F::template StoredRows<Tile::kK, 16, kPitchV>(tile->q_since, tile->state + column, o);
+      F::template StoredRows<kC, 16, kPitchV>(tile->pairs, tile->v + column, o);
+      PutPairs<T>(o, a.V - column, aligned, Grad::kOverwrite, [&](int r) -> T* {
+        const int64_t t = t0 + FragmentRow(r);
+        return t < a.T ? a.o + (b * a.T + t) * a.o_stride + h * a.V + column : nullptr;
       });
     }
-    __syncthreads();  // all have read S
-    if (n + 1 < chunks) AdvanceState<T>(c, a.K, a.V, S);
+    if (n + 1 < chunks) Advance(*tile, tile->k_until, tile->v, s);
   }
 }
 
@@ -61,7 +60,6 @@ __global__ void __launch_bounds__(kMaxGlaWidth) GlaStep(GlaScanArgs<T> a) {
 
 template <class T>
 void GlaScan(const GlaScanArgs<T>& a) {
-  CheckSizes(a);
   if (a.B * a.T * a.H == 0) return;
   const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
   if (a.T == 1) return Launch(GlaStep<T>, dim3{H, B}, dim3{kMaxGlaWidth}, 0, a);
@@ -69,12 +67,17 @@ void GlaScan(const GlaScanArgs<T>& a) {
   const bool keep = a.kept != nullptr;
   float* whole = ScratchFloats(a.CudaScratch());
   float* last = whole + decays;
-  const StateArray states{keep ? a.kept : last + a.B * a.H * size, a.spans() - 1,
-                          a.last_state == nullptr ? nullptr : last};
-  LaunchStates<Pass::kForward, T>(a, nullptr, 0, states, whole, a.state, a.last_state,
-                                  Grad::kOverwrite);
-  Launch(GlaSpanOut<T>, dim3{static_cast<unsigned>(a.spans()), H, B}, dim3{kScanThreads},
-         ChunkBytes(a.K, a.V) + TileBytes(Padded(a.K), a.V) + TileBytes(kC, kC), a, states);
+  const StateArray states = Dense(keep ? a.kept : last + a.B * a.H * size, a.spans() - 1,
+                                  a.last_state == nullptr ? nullptr : last);
+  const bool aligned = AlignedRows(a) && Aligned(a.o, a.o_stride);
+  ByHeadSize(a, [&](auto type) {
+    using Tile = typename decltype(type)::type;
+    static_assert(sizeof(Tile) <= kSharedBytes);
+    LaunchStates<Pass::kForward, Tile, T>(a, nullptr, 0, aligned, states, whole, a.state,
+                                          a.last_state, Grad::kOverwrite);
+    Launch(GlaSpanOut<Tile, T>, dim3{static_cast<unsigned>(a.spans()), H, B}, dim3{kGlaThreads},
+           sizeof(Tile), a, states, aligned);
+  });
 }
 
 }  // namespace

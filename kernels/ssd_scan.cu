@@ -4,49 +4,59 @@
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
-// Block (c, h, b): the outputs of chunk c of head h, ((C B^T) o L) U + since o (C S) + D x, with U
-// = dt o x and S the state at the chunk's start.
-template <class T>
-__global__ void __launch_bounds__(kScanThreads) SsdChunkOut(SsdScanArgs<T> a, StateArray states) {
-  TESSERA_SHARED(SsdSteps, steps);
-  TESSERA_DYNAMIC_SHARED(float, shared);
-  const int64_t c = blockIdx.x, h = blockIdx.y, b = blockIdx.z, t0 = c * kQ;
-  const int64_t count = RowsOf(a, t0), row = b * a.T + t0, g = h / (a.H / a.G);
-  const Tile C = TakeTile(shared, kQ, a.N), B = TakeTile(shared, kQ, a.N);
-  const Tile x = TakeTile(shared, kQ, a.P), M = TakeTile(shared, kQ, kQ);
-  const Tile S = TakeTile(shared, Padded(a.N), a.P);
-  const float* start = c > 0                ? StateAt(states, b, c - 1, h, a.H, a.N * a.P)
-                       : a.state != nullptr ? a.state + (b * a.H + h) * a.N * a.P
-                                            : nullptr;
-  ReadSteps(a, b, h, t0, steps);
-  FillTile<kQ>(C, count, a.N,
-               [&](int t, int n) { return ToFloat(a.c[(row + t) * a.c_stride + g * a.N + n]); });
-  FillTile<kQ>(B, count, a.N,
-               [&](int t, int n) { return ToFloat(a.b[(row + t) * a.b_stride + g * a.N + n]); });
-  FillTile<kQ>(x, count, a.P,
-               [&](int t, int p) { return ToFloat(a.x[(row + t) * a.x_stride + h * a.P + p]); });
-  FillState(S, a.N, a.P, start);
-  FillDecays(steps, M);
-  __syncthreads();
-  float pairs[4][4] = {};
-  AddProduct<T, Square>(
-      Padded(a.N), [&](int t, int n) { return C(t, n); }, [&](int n, int s) { return B(s, n); },
-      pairs);
-  ForOwned<Square>(pairs, [&](int t, int s, float v) { M(t, s) *= v * steps.dt[s]; });
-  __syncthreads();
+// Block (u, h, b): the outputs of a span of head h, ((C B^T) o L) U + since o (C S) + D x, with
+// U = dt o x and S the state at a chunk's start. `keep`: writes S for the backward pass.
+template <class Tile, class T>
+__global__ void __launch_bounds__(kSsdThreads)
+    SsdSpanOut(SsdScanArgs<T> a, StateArray states, bool keep, bool aligned) {
+  using F = Fragments<T>;
+  constexpr int kN = Tile::kN, kP = Tile::kP, kPitchN = Tile::kPitchN, kPitchP = Tile::kPitchP;
+  TESSERA_DYNAMIC_SHARED(Tile, tile);
+  const SsdSteps& steps = tile->steps;
+  const int64_t u = blockIdx.x, h = blockIdx.y, b = blockIdx.z, g = h / (a.H / a.G);
+  const int64_t size = a.N * a.P, first = u * a.kCudaSpan;
+  const int64_t end = first + a.kCudaSpan < a.chunks() ? first + a.kCudaSpan : a.chunks();
+  const int warp = static_cast<int>(threadIdx.x) / 32, row0 = 16 * warp;
   const float D = a.D == nullptr ? 0 : a.D[h];
-  for (int p0 = 0; p0 < a.P; p0 += 64) {
-    float y[4][4] = {};
-    AddProduct<T, Square>(
-        Padded(a.N), [&](int t, int n) { return C(t, n); },
-        [&](int n, int p) { return S(n, p0 + p); }, y);
-    ForOwned<Square>(y, [&](int t, int, float& v) { v *= steps.since[t]; });
-    AddProduct<T, Square>(
-        kQ, [&](int t, int s) { return M(t, s); }, [&](int s, int p) { return x(s, p0 + p); }, y);
-    ForOwned<Square>(y, [&](int t, int p, float v) {
-      if (t < count && p0 + p < a.P)
-        a.y[(row + t) * a.y_stride + h * a.P + p0 + p] = FromFloat<T>(v + D * x(t, p0 + p));
+  const float* const start = u > 0                ? StateAt(states, b, u - 1, h, a.H, size)
+                             : a.state != nullptr ? a.state + (b * a.H + h) * size
+                                                  : nullptr;
+  float s[Tile::kM][kP / 8][4] = {};
+  if (start != nullptr) ForState<Tile>(s, a.N, a.P, [&](int64_t at, float& x) { x = start[at]; });
+  for (int64_t n = first; n < end; ++n) {
+    const int64_t t0 = n * kQ, count = RowsOf(a, t0), row = b * a.T + t0;
+    __syncthreads();  // the tiles before are read
+    StartRows<kN>(tile->queries, a.c + row * a.c_stride + g * a.N, a.c_stride, count, a.N, aligned);
+    StartRows<kN>(tile->keys, a.b + row * a.b_stride + g * a.N, a.b_stride, count, a.N, aligned);
+    StartRows<kP>(tile->rows, a.x + row * a.x_stride + h * a.P, a.x_stride, count, a.P, aligned);
+    cp_async_commit();
+    StoreFragment<kPitchP>(s, tile->state + Tile::StateRow() * kPitchP);
+    if (keep && n > first) {
+      float* const out = a.chunk_states + ((b * (a.chunks() - 1) + n - 1) * a.H + h) * size;
+      ForState<Tile>(s, a.N, a.P, [&](int64_t at, float x) { out[at] = x; });
+    }
+    ReadSteps(a, b, h, t0, tile->steps);
+    cp_async_wait<0>();
+    __syncthreads();
+    float y[1][kP / 8][4] = {}, pairs[1][kQ / 8][4] = {};
+    F::template StoredRows<kN, kP, kPitchP>(tile->queries + row0 * kPitchN, tile->state, y);
+    ForFragment(y, [&](int r, int, float& x) { x *= steps.since[row0 + FragmentRow(r)]; });
+    F::template Dots<kQ, kN>(tile->queries + row0 * kPitchN, tile->keys, pairs);
+    ForFragment(pairs, [&](int r, int j, float& x) {
+      x *= steps.Between(row0 + FragmentRow(r), j) * steps.dt[j];
     });
+    F::template Rows<kQ, kP, kPitchP>(pairs, tile->rows, tile->scratch[warp], y);
+    ForFragment(y, [&](int r, int p, float& x) {
+      const int t = row0 + FragmentRow(r);
+      x += D * ToFloat(tile->rows[t * kPitchP + p]);
+    });
+    PutPairs<T>(y, a.P, aligned, Grad::kOverwrite, [&](int r) -> T* {
+      const int t = row0 + FragmentRow(r);
+      return t < count ? a.y + (row + t) * a.y_stride + h * a.P : nullptr;
+    });
+    if (n + 1 < end)
+      Advance<Tile>(
+          tile->keys, *tile, [&](int t) { return steps.until[t] * steps.dt[t]; }, s);
   }
 }
 
@@ -73,22 +83,25 @@ __global__ void __launch_bounds__(kMaxSsdHead) SsdStep(SsdScanArgs<T> a) {
 
 template <class T>
 void SsdScan(const SsdScanArgs<T>& a) {
-  CheckSizes(a);
   if (a.B * a.T * a.H == 0) return;
   const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
   if (a.T == 1) return Launch(SsdStep<T>, dim3{H, B}, dim3{kMaxSsdHead}, 0, a);
-  const int64_t heads = a.B * a.H, size = a.N * a.P;
+  const int64_t size = a.N * a.P, spans = a.cuda_spans();
   const bool keep = a.chunk_states != nullptr;
-  float* scratch = ScratchFloats(a.CudaScratch());
-  float *whole = scratch, *last = whole + a.B * a.chunks() * a.H;
-  const StateArray states{keep ? a.chunk_states : last + heads * size, a.chunks() - 1,
-                          a.last_state == nullptr ? nullptr : last};
-  LaunchStates<Pass::kForward>(a, a.x, a.x_stride, states, whole, a.state, a.last_state,
-                               Grad::kOverwrite);
-  const size_t bytes =
-      2 * TileBytes(kQ, a.N) + TileBytes(kQ, a.P) + TileBytes(kQ, kQ) + TileBytes(Padded(a.N), a.P);
-  Launch(SsdChunkOut<T>, dim3{static_cast<unsigned>(a.chunks()), H, B}, dim3{kScanThreads}, bytes,
-         a, states);
+  float* const whole = ScratchFloats(a.CudaScratch());
+  float *const last = whole + a.B * spans * a.H, *const between = last + a.B * a.H * size;
+  float* const end = a.last_state == nullptr ? nullptr : last;
+  const StateArray states =
+      keep ? StateArray{a.chunk_states, spans - 1, a.chunks() - 1, a.kCudaSpan, end}
+           : Dense(between, spans - 1, end);
+  ByStateSize(a, [&](auto type) {
+    using Tile = typename decltype(type)::type;
+    LaunchStates<Pass::kForward, Tile>(a, a.kCudaSpan, a.x, a.x_stride, states, whole, a.state,
+                                       a.last_state, Grad::kOverwrite);
+    Launch(SsdSpanOut<Tile, T>, dim3{static_cast<unsigned>(spans), H, B}, dim3{kSsdThreads},
+           sizeof(Tile), a, states, keep,
+           AlignedRows(a, a.x, a.x_stride) && Aligned(a.y, a.y_stride));
+  });
 }
 
 }  // namespace

@@ -75,8 +75,11 @@ struct SsdScanArgs {
            " (d_state x head_dim); the CUDA kernels of Mamba-2 take up to 128 x 64 or 64 x 128";
   }
 
-  // What they ask for, in floats: decays of chunks, states at their ends.
-  int64_t CudaScratch() const { return B * H * (chunks() + N * P) + chunk_states_floats(); }
+  // There a block has several chunks in turn, so that states are read and written once for so many.
+  static constexpr int64_t kCudaSpan = 4;
+  constexpr int64_t cuda_spans() const { return (chunks() + kCudaSpan - 1) / kCudaSpan; }
+  // What they ask for, in floats: decays of spans and states at their ends, the last one's too.
+  int64_t CudaScratch() const { return B * H * (cuda_spans() + (cuda_spans() + 1) * N * P); }
 
   Cost cost() const {
     return {.flops = 2 * pairs() * (H * P + G * N) + 4 * B * T * H * N * P + 2 * B * T * H * P,
@@ -125,10 +128,17 @@ struct SsdScanGradArgs {
     return head_floats() + 2 * forward.tasks_per_group() * share_floats();
   }
 
-  // What the CUDA kernels ask for, in floats: for each chunk its decay, the gradient of the state
-  // at its end, and parts of the gradients of A_log, dt_bias and D.
+  // A block of the CUDA kernel takes so many heads of a group through one chunk.
+  constexpr int64_t cuda_heads() const { return forward.H / forward.G < 8 ? forward.H / forward.G : 8; }
+  constexpr int64_t cuda_shares() const { return (forward.H / forward.G + cuda_heads() - 1) / cuda_heads(); }
+  constexpr int64_t cuda_share_floats() const {
+    return cuda_shares() == 1 ? 0 : cuda_shares() * forward.B * forward.T * forward.G * forward.N;
+  }
+  // What it asks for, in floats: for each chunk its decay, the gradient of the state at its end,
+  // and parts of the gradients of A_log, dt_bias and D; and shares of those of B and C.
   int64_t CudaScratch() const {
-    return forward.B * forward.chunks() * forward.H * (1 + 3 + forward.N * forward.P);
+    return forward.B * forward.chunks() * forward.H * (1 + 3 + forward.N * forward.P) +
+           2 * cuda_share_floats();
   }
 
   Cost cost() const {

@@ -31,6 +31,11 @@ __device__ __forceinline__ void ForFragment(float (&f)[kM][kN][4], Each each) {
       for (int i = 0; i < 4; ++i) each(2 * m + i / 2, 8 * n + t + i % 2, f[m][n][i]);
 }
 
+// What Columns multiplies rows by where they stay as they are.
+struct Unscaled {
+  __device__ __forceinline__ float operator()(int) const { return 1; }
+};
+
 template <class T>
 struct Fragments;
 
@@ -97,8 +102,37 @@ struct Fragments<bf16> {
       AddRows<kColumns, kPitch>(fa, b + (k + lane % 16) * kPitch + lane / 16 * 8, o);
     }
   }
+  // o += A^T B with A's rows scaled: A has kDepth rows of the 16 kM columns that the warp owns.
+  template <int kDepth, int kColumns, int kPitchA, int kPitchB, int kM, class Scale>
+  static __device__ __forceinline__ void Columns(const bf16* a, const bf16* b, Scale scale,
+                                                 float (&o)[kM][kColumns / 8][4]) {
+    const int lane = threadIdx.x % 32;
+    [[maybe_unused]] const int t = lane % 4 * 2;
+#pragma unroll
+    for (int k = 0; k < kDepth; k += 16) {
+      uint32_t fa[kM][4];
+#pragma unroll
+      for (int m = 0; m < kM; ++m)
+        ldmatrix_x4_trans(fa[m],
+                          a + (k + lane / 16 * 8 + lane % 8) * kPitchA + 16 * m + lane / 8 % 2 * 8);
+      if constexpr (!std::is_same_v<Scale, Unscaled>) {
+        const float low[2] = {scale(k + t), scale(k + t + 1)};
+        const float high[2] = {scale(k + t + 8), scale(k + t + 9)};
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+          fa[m][0] = Scaled(fa[m][0], low), fa[m][1] = Scaled(fa[m][1], low);
+          fa[m][2] = Scaled(fa[m][2], high), fa[m][3] = Scaled(fa[m][3], high);
+        }
+      }
+      AddRows<kColumns, kPitchB>(fa, b + (k + lane % 16) * kPitchB + lane / 16 * 8, o);
+    }
+  }
 
  private:
+  static __device__ __forceinline__ uint32_t Scaled(uint32_t pair, const float (&by)[2]) {
+    return PackBf16(__uint_as_float(pair << 16) * by[0],
+                    __uint_as_float(pair & 0xffff0000u) * by[1]);
+  }
   template <int kColumns, int kPitch, int kM>
   static __device__ __forceinline__ void AddRows(const uint32_t (&fa)[kM][4], const bf16* b,
                                                  float (&o)[kM][kColumns / 8][4]) {
@@ -121,26 +155,26 @@ struct Fragments<float> {
   static constexpr int Pitch(int columns) { return columns + 4; }
   static constexpr int ScratchFloats(int rows) { return 16 * (rows + 4); }
 
-  template <int kRows, int kDepth>
+  template <int kRows, int kDepth, int kM>
   static __device__ __forceinline__ void Dots(const float* a, const float* b,
-                                              float (&s)[1][kRows / 8][4]) {
+                                              float (&s)[kM][kRows / 8][4]) {
     constexpr int pitch = Pitch(kDepth);
-    const int g = FragmentRow(0), t = threadIdx.x % 4 * 2;
+    const int t = threadIdx.x % 4 * 2;
     for (int k = 0; k < kDepth; k += 4) {
-      float low[4], high[4], left[4], right[4];
-      Load(a + g * pitch + k, low);
-      Load(a + (g + 8) * pitch + k, high);
+      float rows[2 * kM][4], left[4], right[4];
+#pragma unroll
+      for (int r = 0; r < 2 * kM; ++r) Load(a + FragmentRow(r) * pitch + k, rows[r]);
 #pragma unroll
       for (int n = 0; n < kRows / 8; ++n) {
         Load(b + (8 * n + t) * pitch + k, left);
         Load(b + (8 * n + t + 1) * pitch + k, right);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          s[0][n][0] += low[i] * left[i];
-          s[0][n][1] += low[i] * right[i];
-          s[0][n][2] += high[i] * left[i];
-          s[0][n][3] += high[i] * right[i];
-        }
+        for (int r = 0; r < 2 * kM; ++r)
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            s[r / 2][n][r % 2 * 2] += rows[r][i] * left[i];
+            s[r / 2][n][r % 2 * 2 + 1] += rows[r][i] * right[i];
+          }
       }
     }
   }
@@ -155,21 +189,37 @@ struct Fragments<float> {
     StoredRows<kRows, kColumns, kPitch>(scratch, b, o);
     __syncwarp();
   }
-  template <int kRows, int kColumns, int kPitch>
+  template <int kRows, int kColumns, int kPitch, int kM>
   static __device__ __forceinline__ void StoredRows(const float* p, const float* b,
-                                                    float (&o)[1][kColumns / 8][4]) {
-    constexpr int row = Pitch(kRows);
-    const int g = FragmentRow(0), t = threadIdx.x % 4 * 2;
-    for (int k = 0; k < kRows; ++k) {
-      const float low = p[g * row + k], high = p[(g + 8) * row + k];
+                                                    float (&o)[kM][kColumns / 8][4]) {
+    AddColumns<kRows, kColumns, kPitch>([&](int k, int row) { return p[row * Pitch(kRows) + k]; },
+                                        b, o);
+  }
+  template <int kDepth, int kColumns, int kPitchA, int kPitchB, int kM, class Scale>
+  static __device__ __forceinline__ void Columns(const float* a, const float* b, Scale scale,
+                                                 float (&o)[kM][kColumns / 8][4]) {
+    AddColumns<kDepth, kColumns, kPitchB>(
+        [&](int k, int row) { return a[k * kPitchA + row] * scale(k); }, b, o);
+  }
+
+ private:
+  template <int kDepth, int kColumns, int kPitch, int kM, class A>
+  static __device__ __forceinline__ void AddColumns(A a, const float* b,
+                                                    float (&o)[kM][kColumns / 8][4]) {
+    const int t = threadIdx.x % 4 * 2;
+    for (int k = 0; k < kDepth; ++k) {
+      float column[2 * kM];
+#pragma unroll
+      for (int r = 0; r < 2 * kM; ++r) column[r] = a(k, FragmentRow(r));
 #pragma unroll
       for (int n = 0; n < kColumns / 8; ++n) {
         float v[2];
         Load(b + k * kPitch + 8 * n + t, v);
-        o[0][n][0] += low * v[0];
-        o[0][n][1] += low * v[1];
-        o[0][n][2] += high * v[0];
-        o[0][n][3] += high * v[1];
+#pragma unroll
+        for (int r = 0; r < 2 * kM; ++r) {
+          o[r / 2][n][r % 2 * 2] += column[r] * v[0];
+          o[r / 2][n][r % 2 * 2 + 1] += column[r] * v[1];
+        }
       }
     }
   }
@@ -214,6 +264,29 @@ __device__ __forceinline__ void PutFragment(const float (&f)[kM][kN][4], T* own,
   }
 }
 
+// The same from registers, two neighbours at a time, for those who have no such tile.
+template <class T, int kM, int kN, class RowAt>
+__device__ __forceinline__ void PutPairs(const float (&f)[kM][kN][4], int64_t width, bool aligned,
+                                         Grad mode, RowAt row_at) {
+#pragma unroll
+  for (int r = 0; r < 2 * kM; ++r) {
+    T* const to = row_at(r);
+    if (to == nullptr) continue;
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      const int column = 8 * n + static_cast<int>(threadIdx.x) % 4 * 2;
+      float pair[2] = {f[r / 2][n][r % 2 * 2], f[r / 2][n][r % 2 * 2 + 1]};
+      if (aligned && column + 2 <= width) {
+        PutGrad(to + column, pair, mode);
+        continue;
+      }
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        if (column + i < width) PutGrad(to + column + i, pair[i], mode);
+    }
+  }
+}
+
 // Begins to fill a tile [kRows][kColumns] from rows of `width` elements that row_at(i) points to,
 // with zeros to the right of them and where it is null. All kThreads threads, row after row,
 // neighbours together. The copies join the thread's open group: cp_async_commit, cp_async_wait and
@@ -222,10 +295,8 @@ template <int kThreads, int kRows, int kColumns, class T, class RowAt>
 __device__ __forceinline__ void StartTile(T* tile, int width, bool aligned, RowAt row_at) {
   constexpr int kChunk = kVector<T>, kChunks = kColumns / kChunk;
   constexpr int pitch = Fragments<T>::Pitch(kColumns);
-  static_assert(kRows * kChunks % kThreads == 0);
 #pragma unroll 1
-  for (int n = 0; n < kRows * kChunks / kThreads; ++n) {
-    const int i = static_cast<int>(threadIdx.x) + n * kThreads;
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
     const int row = i / kChunks, column = i % kChunks * kChunk;
     const T* const from = row_at(row);
     T* const to = tile + row * pitch + column;

@@ -2,13 +2,14 @@
 #define TESSERA_KERNELS_CUDA_GLA_TILE_H_
 
 #include "core/check.h"
+#include "kernels/cuda/fragment.h"
 #include "kernels/cuda/state_pass.h"
 #include "kernels/gla_scan.h"
 
 // What both directions of the gated linear attention scan share. A block takes a span of four
-// chunks of 16 tokens: first what each span adds to the state, all at once, then one pass from span
-// to span over the states alone, then the outputs or gradients of all spans. Within a chunk, decays
-// are multiplied on, pair by pair, as in kernels/gla_scan.h.
+// chunks of 16 tokens, with the state in registers: first what each span adds to the state, all at
+// once, then one pass from span to span over the states alone, then the outputs or gradients of all
+// spans. Within a chunk, decays are multiplied on, pair by pair, as in kernels/gla_scan.h.
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
@@ -17,76 +18,139 @@ constexpr int kC = 16, kSpanChunks = 4, kSpan = kC * kSpanChunks;
 static_assert(kC == GlaScanArgs<float>::kChunk &&
               kSpanChunks == GlaScanArgs<float>::kChunksPerKept);
 constexpr int kMaxGlaWidth = GlaScanArgs<float>::kCudaWidth;
+constexpr int kGlaThreads = 256, kGlaWarps = kGlaThreads / 32;
 
-// One chunk of one head in shared memory; rows past the end of the sequence are zeros that do not
-// decay. `since` and `until` are products of decays as in kernels/gla_scan.cc.
-struct GlaChunk {
-  Tile q, k, decay, since, until;  // [16, K]; q scaled
-  Tile v;                          // [16, V]
+// One chunk of one head in shared memory, for heads of up to kK x kV; rows past the end of the
+// sequence are zeros that do not decay, columns past the head's zeros.
+template <class T, int kK_, int kV_>
+struct GlaTile {
+  using Element = T;
+  static constexpr int kK = kK_, kV = kV_;
+  static constexpr int kPitchK = Fragments<T>::Pitch(kK), kPitchV = Fragments<T>::Pitch(kV);
+  static constexpr int kPitchA = Fragments<T>::Pitch(kC), kPitchDecay = kK + 4;
+  // A warp has 16 rows of the state and kColumns of its columns.
+  static constexpr int kTall = kK / 16, kWide = kGlaWarps / kTall, kColumns = kV / kWide;
+  using State = float[1][kColumns / 8][4];
+
+  alignas(16) T q[kC * kPitchK], k[kC * kPitchK], v[kC * kPitchV];  // as they are in memory
+  alignas(16) T gate[kC * kPitchK];
+  alignas(16) T q_since[kC * kPitchK];  // q decayed since the chunk's start, scaled
+  alignas(16) T k_until[kC * kPitchK];  // k decayed until its end
+  // Decays of a token, and their products from the chunk's start, and to its end.
+  alignas(16) float decay[kC * kPitchDecay], since[kC * kPitchDecay], until[kC * kPitchDecay];
+  alignas(16) T pairs[kC * kPitchA];  // PairScores
+  alignas(16) T state[kK * kPitchV];
+
+  static __device__ __forceinline__ int Row() { return threadIdx.x / 32 % kTall * 16; }
+  static __device__ __forceinline__ int Column() { return threadIdx.x / 32 / kTall * kColumns; }
+  // The product of all decays of channel k.
+  __device__ __forceinline__ float Whole(int k) const { return since[(kC - 1) * kPitchDecay + k]; }
 };
-__device__ __forceinline__ GlaChunk TakeChunk(float*& shared, int64_t K, int64_t V) {
-  GlaChunk c;
-  c.q = TakeTile(shared, kC, K);
-  c.k = TakeTile(shared, kC, K);
-  c.decay = TakeTile(shared, kC, K);
-  c.since = TakeTile(shared, kC, K);
-  c.until = TakeTile(shared, kC, K);
-  c.v = TakeTile(shared, kC, V);
-  return c;
-}
-inline size_t ChunkBytes(int64_t K, int64_t V) { return 5 * TileBytes(kC, K) + TileBytes(kC, V); }
 
-// Fills a chunk; barriers before, so that all are done with the one there, and after.
+// use(GlaTile): the smallest that holds the head.
+template <class T, class Use>
+void ByHeadSize(const GlaScanArgs<T>& a, Use&& use) {
+  TESSERA_CHECK(a.CudaLimit().empty(), "%s", a.CudaLimit().c_str());
+  const auto by_v = [&](auto k) {
+    if (a.V <= 64) return use(std::type_identity<GlaTile<T, k.value, 64>>{});
+    use(std::type_identity<GlaTile<T, k.value, 128>>{});
+  };
+  a.K <= 64 ? by_v(std::integral_constant<int, 64>{}) : by_v(std::integral_constant<int, 128>{});
+}
+
+// Whether rows of all heads can be copied 16 bytes at a time.
 template <class T>
+bool AlignedRows(const GlaScanArgs<T>& a) {
+  return a.K % kVector<T> == 0 && a.V % kVector<T> == 0 && Aligned(a.q, a.q_stride) &&
+         Aligned(a.k, a.k_stride) && Aligned(a.v, a.v_stride) && Aligned(a.g, a.g_stride);
+}
+
+// Begins to copy a chunk's `width` columns from rows `stride` apart; rows that are not there are 0.
+template <int kColumns, class T>
+__device__ __forceinline__ void StartRows(T* tile, const T* from, int64_t stride, int64_t count,
+                                          int64_t width, bool aligned) {
+  StartTile<kGlaThreads, kC, kColumns>(
+      tile, static_cast<int>(width), aligned, [&](int t) -> const T* {
+        return from != nullptr && t < count ? from + t * stride : nullptr;
+      });
+}
+
+enum class Side { kKeys = 1, kQueries = 2, kBoth = 3 };
+
+// Fills a chunk: k, v and what is made of k, or q and what is made of it, or both. `start_more`
+// begins further copies. Barriers before, so that all are done with the chunk there, and after.
+template <Side kSide, class Tile, class T, class StartMore>
 __device__ __forceinline__ void FillChunk(const GlaScanArgs<T>& a, int64_t b, int64_t h, int64_t t0,
-                                          const GlaChunk& c) {
+                                          bool aligned, Tile& c, StartMore start_more) {
+  constexpr bool kKeys = (static_cast<int>(kSide) & 1) != 0;
+  constexpr bool kQueries = (static_cast<int>(kSide) & 2) != 0;
   const int64_t row = b * a.T + t0, count = a.T - t0 < kC ? a.T - t0 : kC;
   __syncthreads();
-  FillTile<kC>(c.q, count, a.K, [&](int t, int i) {
-    return a.scale * ToFloat(a.q[(row + t) * a.q_stride + h * a.K + i]);
-  });
-  FillTile<kC>(c.k, count, a.K,
-               [&](int t, int i) { return ToFloat(a.k[(row + t) * a.k_stride + h * a.K + i]); });
-  FillTile<kC>(c.v, count, a.V,
-               [&](int t, int i) { return ToFloat(a.v[(row + t) * a.v_stride + h * a.V + i]); });
-  // A thread a channel.
-  for (int i = static_cast<int>(threadIdx.x); i < Padded(a.K); i += kScanThreads) {
-    float p = 1;
+  StartRows<Tile::kK>(c.gate, a.g + row * a.g_stride + h * a.K, a.g_stride, count, a.K, aligned);
+  if (kKeys) {
+    StartRows<Tile::kK>(c.k, a.k + row * a.k_stride + h * a.K, a.k_stride, count, a.K, aligned);
+    StartRows<Tile::kV>(c.v, a.v + row * a.v_stride + h * a.V, a.v_stride, count, a.V, aligned);
+  }
+  if (kQueries)
+    StartRows<Tile::kK>(c.q, a.q + row * a.q_stride + h * a.K, a.q_stride, count, a.K, aligned);
+  start_more(count);
+  cp_async_commit();
+  cp_async_wait<0>();
+  __syncthreads();
+  // Two threads a channel: one from the start of the chunk, one from its end.
+  const int i = static_cast<int>(threadIdx.x) % Tile::kK;
+  const int way = static_cast<int>(threadIdx.x) / Tile::kK;
+  const auto decay = [&](int t) -> float {
+    if (t >= count) return 1;
+    const bool starts = a.position != nullptr && a.position[row + t] == 0;
+    return starts ? 0 : expf(ToFloat(c.gate[t * Tile::kPitchK + i]));
+  };
+  float p = 1;
+  if (way == 0) {
 #pragma unroll
     for (int t = 0; t < kC; ++t) {
-      float d = 1;
-      if (t < count && i < a.K) {
-        const bool starts = a.position != nullptr && a.position[row + t] == 0;
-        d = starts ? 0 : expf(ToFloat(a.g[(row + t) * a.g_stride + h * a.K + i]));
-      }
-      c.decay(t, i) = d;
-      c.since(t, i) = p *= d;
+      const float d = decay(t);
+      p *= d;
+      c.decay[t * Tile::kPitchDecay + i] = d;
+      c.since[t * Tile::kPitchDecay + i] = p;
+      if (kQueries)
+        c.q_since[t * Tile::kPitchK + i] =
+            FromFloat<T>(a.scale * p * ToFloat(c.q[t * Tile::kPitchK + i]));
     }
-    p = 1;
+  } else if (way == 1 && kKeys) {
 #pragma unroll
     for (int t = kC - 1; t >= 0; --t) {
-      c.until(t, i) = p;
-      p *= c.decay(t, i);
+      c.until[t * Tile::kPitchDecay + i] = p;
+      c.k_until[t * Tile::kPitchK + i] = FromFloat<T>(p * ToFloat(c.k[t * Tile::kPitchK + i]));
+      p *= decay(t);
     }
   }
   __syncthreads();
 }
-// The product of all decays of channel k.
-__device__ __forceinline__ float Whole(const GlaChunk& c, int k) { return c.since(kC - 1, k); }
+template <Side kSide, class Tile, class T>
+__device__ __forceinline__ void FillChunk(const GlaScanArgs<T>& a, int64_t b, int64_t h, int64_t t0,
+                                          bool aligned, Tile& c) {
+  FillChunk<kSide>(a, b, h, t0, aligned, c, [](int64_t) {});
+}
 
-// A_ts = sum_k q_tk k_sk prod_{s<r<=t} decay_rk for s <= t, 0 above: thread (t, j) lets q_t walk
-// back through the chunk, decaying, for channels j, j + 16, ...; the sums of the 16 threads of t
-// meet in shuffles. Barrier before A is read.
-__device__ __forceinline__ void PairScores(const GlaChunk& c, int64_t K, const Tile& A) {
+// pairs(t, s) = scale sum_k q_tk k_sk prod_{s<r<=t} decay_rk for s <= t, 0 above: thread (t, j)
+// lets q_t walk back through the chunk, decaying, two channels at a time; the sums of the 16
+// threads of t meet in shuffles. Barrier before they are read.
+template <class Tile>
+__device__ __forceinline__ void PairScores(Tile& c, float scale) {
   const int t = threadIdx.x / 16, lane = threadIdx.x % 16;
   float sum[kC] = {};
-  for (int k = lane; k < K; k += 16) {
-    float x = c.q(t, k);
+  for (int k = 2 * lane; k < Tile::kK; k += 32) {
+    float x[2], key[2], decay[2];
+    Load(c.q + t * Tile::kPitchK + k, x);
 #pragma unroll
     for (int s = kC - 1; s >= 0; --s) {
       if (s > t) continue;
-      sum[s] += x * c.k(s, k);
-      x *= c.decay(s, k);
+      Load(c.k + s * Tile::kPitchK + k, key);
+      Load(c.decay + s * Tile::kPitchDecay + k, decay);
+      sum[s] += x[0] * key[0] + x[1] * key[1];
+      x[0] *= decay[0];
+      x[1] *= decay[1];
     }
   }
 #pragma unroll
@@ -94,31 +158,41 @@ __device__ __forceinline__ void PairScores(const GlaChunk& c, int64_t K, const T
     float all = sum[s];
 #pragma unroll
     for (int x = 8; x > 0; x /= 2) all += __shfl_xor_sync(kAllLanes, all, x);
-    if (lane == s) A(t, s) = all;
+    if (lane == s)
+      c.pairs[t * Tile::kPitchA + s] = FromFloat<typename Tile::Element>(s <= t ? scale * all : 0);
   }
 }
 
-// S = whole o S + x^T y over the chunk's tokens, for x(t, k) and a tile y [16, V]. A thread keeps
-// to its own elements of S, so no barrier is needed between two of these.
-template <class T, class X>
-__device__ __forceinline__ void Advance(const GlaChunk& c, int64_t K, int64_t V, X x, const Tile& y,
-                                        const Tile& S) {
-  for (int k0 = 0; k0 < K; k0 += 64)
-    for (int v0 = 0; v0 < V; v0 += 64) {
-      float sum[4][4];
-      ForOwned<Square>(sum,
-                       [&](int k, int v, float& s) { s = Whole(c, k0 + k) * S(k0 + k, v0 + v); });
-      AddProduct<T, Square>(
-          kC, [&](int k, int t) { return x(t, k0 + k); },
-          [&](int t, int v) { return y(t, v0 + v); }, sum);
-      ForOwned<Square>(sum, [&](int k, int v, float s) { S(k0 + k, v0 + v) = s; });
-    }
+// The state after a chunk: s = whole o s + x^T y, x [16, K] and y [16, V] over its tokens.
+template <class Tile>
+__device__ __forceinline__ void Advance(const Tile& c, const typename Tile::Element* x,
+                                        const typename Tile::Element* y, typename Tile::State& s) {
+  const float whole[2] = {c.Whole(Tile::Row() + FragmentRow(0)),
+                          c.Whole(Tile::Row() + FragmentRow(1))};
+  ForFragment(s, [&](int r, int, float& e) { e *= whole[r]; });
+  Fragments<typename Tile::Element>::template Columns<kC, Tile::kColumns, Tile::kPitchK,
+                                                      Tile::kPitchV>(
+      x + Tile::Row(), y + Tile::Column(), Unscaled{}, s);
 }
-template <class T>
-__device__ __forceinline__ void AdvanceState(const GlaChunk& c, int64_t K, int64_t V,
-                                             const Tile& S) {
-  Advance<T>(
-      c, K, V, [&](int t, int k) { return c.k(t, k) * c.until(t, k); }, c.v, S);
+
+// each(offset in a state [K, V], element) for those of a warp's part that exist.
+template <class Tile, class Each>
+__device__ __forceinline__ void ForState(typename Tile::State& s, int64_t K, int64_t V, Each each) {
+  ForFragment(s, [&](int r, int j, float& x) {
+    const int k = Tile::Row() + FragmentRow(r), v = Tile::Column() + j;
+    if (k < K && v < V) each(k * V + v, x);
+  });
+}
+template <class Tile>
+__device__ __forceinline__ void LoadState(typename Tile::State& s, int64_t K, int64_t V,
+                                          const float* from) {
+  ForFragment(s, [](int, int, float& x) { x = 0; });
+  if (from != nullptr) ForState<Tile>(s, K, V, [&](int64_t at, float& x) { x = from[at]; });
+}
+// To the tile that products read it from.
+template <class Tile>
+__device__ __forceinline__ void StoreState(const typename Tile::State& s, Tile& c) {
+  StoreFragment<Tile::kPitchV>(s, c.state + Tile::Row() * Tile::kPitchV + Tile::Column());
 }
 
 template <class T>
@@ -129,56 +203,44 @@ __device__ __forceinline__ int64_t ChunksOf(const GlaScanArgs<T>& a, int64_t spa
 
 // Block (span, h, b): what the span adds to the state at its end, or, backward, what its outputs
 // add to the gradient of the state at its start; and the span's whole decay [K].
-template <Pass kPass, class T>
-__global__ void __launch_bounds__(kScanThreads)
+template <Pass kPass, class Tile, class T>
+__global__ void __launch_bounds__(kGlaThreads)
     GlaSpanState(GlaScanArgs<T> a, const T* dout, int64_t dout_stride, StateArray states,
-                 float* whole) {
-  TESSERA_DYNAMIC_SHARED(float, shared);
+                 float* whole, bool aligned) {
+  TESSERA_DYNAMIC_SHARED(Tile, tile);
   const int64_t span = blockIdx.x, h = blockIdx.y, b = blockIdx.z;
-  const GlaChunk c = TakeChunk(shared, a.K, a.V);
-  const Tile S = TakeTile(shared, Padded(a.K), a.V), dy = TakeTile(shared, kC, a.V);
-  float* out = StateAt(states, b, span, h, a.H, a.K * a.V);
+  float* const out = StateAt(states, b, span, h, a.H, a.K * a.V);
   const int64_t chunks = ChunksOf(a, span);
-  FillState<float>(S, a.K, a.V, nullptr);
-  float product = 1;  // of channel threadIdx.x
+  const int channel = static_cast<int>(threadIdx.x);
+  typename Tile::State s = {};
+  float product = 1;
   for (int64_t n = 0; n < chunks; ++n) {
-    const int64_t t0 = span * kSpan + (kPass == Pass::kForward ? n : chunks - 1 - n) * kC;
-    FillChunk(a, b, h, t0, c);
-    if (static_cast<int64_t>(threadIdx.x) < a.K) product *= Whole(c, static_cast<int>(threadIdx.x));
     if (kPass == Pass::kForward) {
-      AdvanceState<T>(c, a.K, a.V, S);
-      continue;
+      FillChunk<Side::kKeys>(a, b, h, span * kSpan + n * kC, aligned, *tile);
+      Advance(*tile, tile->k_until, tile->v, s);
+    } else {
+      const int64_t t0 = span * kSpan + (chunks - 1 - n) * kC;
+      FillChunk<Side::kQueries>(a, b, h, t0, aligned, *tile, [&](int64_t count) {
+        StartRows<Tile::kV>(
+            tile->v, dout == nullptr ? nullptr : dout + (b * a.T + t0) * dout_stride + h * a.V,
+            dout_stride, count, a.V, aligned);
+      });
+      Advance(*tile, tile->q_since, tile->v, s);
     }
-    const int64_t count = dout == nullptr ? 0 : a.T - t0;
-    FillTile<kC>(dy, count, a.V, [&](int t, int i) {
-      return ToFloat(dout[(b * a.T + t0 + t) * dout_stride + h * a.V + i]);
-    });
-    __syncthreads();
-    Advance<T>(
-        c, a.K, a.V, [&](int t, int k) { return c.q(t, k) * c.since(t, k); }, dy, S);
+    if (channel < a.K) product *= tile->Whole(channel);
   }
-  __syncthreads();
-  if (static_cast<int64_t>(threadIdx.x) < a.K)
-    whole[((b * gridDim.x + span) * a.H + h) * a.K + threadIdx.x] = product;
-  for (int64_t i = threadIdx.x; out != nullptr && i < a.K * a.V; i += kScanThreads)
-    out[i] = S(i / a.V, i % a.V);
-}
-
-template <class T>
-void CheckSizes(const GlaScanArgs<T>& a) {
-  TESSERA_CHECK(a.CudaLimit().empty(), "%s", a.CudaLimit().c_str());
+  if (channel < a.K) whole[((b * gridDim.x + span) * a.H + h) * a.K + channel] = product;
+  if (out != nullptr) ForState<Tile>(s, a.K, a.V, [&](int64_t at, float x) { out[at] = x; });
 }
 
 // The two launches that leave the states in `states`.
-template <Pass kPass, class T>
-void LaunchStates(const GlaScanArgs<T>& a, const T* dout, int64_t dout_stride,
+template <Pass kPass, class Tile, class T>
+void LaunchStates(const GlaScanArgs<T>& a, const T* dout, int64_t dout_stride, bool aligned,
                   const StateArray& states, float* whole, const float* from, float* to, Grad mode) {
-  Launch(GlaSpanState<kPass, T>,
+  Launch(GlaSpanState<kPass, Tile, T>,
          dim3{static_cast<unsigned>(a.spans()), static_cast<unsigned>(a.H),
               static_cast<unsigned>(a.B)},
-         dim3{kScanThreads},
-         ChunkBytes(a.K, a.V) + TileBytes(Padded(a.K), a.V) + TileBytes(kC, a.V), a, dout,
-         dout_stride, states, whole);
+         dim3{kGlaThreads}, sizeof(Tile), a, dout, dout_stride, states, whole, aligned);
   PassStates(kPass, states, whole, a.B, a.spans(), a.H, a.K, a.K * a.V, from, to, mode);
 }
 

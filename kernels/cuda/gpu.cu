@@ -234,6 +234,13 @@ CudaDevice* Open(int interface, std::string* error) {
              std::to_string(properties.minor) + "; the kernels need sm_80 (Ampere) or later";
     return nullptr;
   }
+  constexpr size_t kSharedBytes = 163 * 1024;
+  if (properties.sharedMemPerBlockOptin < kSharedBytes) {
+    *error = std::string(properties.name) + " has " +
+             std::to_string(properties.sharedMemPerBlockOptin / 1024) +
+             " KiB of shared memory for a block; the kernels need 163 (A100, H100, H200, B200)";
+    return nullptr;
+  }
   static NvidiaGpu gpu(properties);
   return &gpu;
 }

@@ -1,7 +1,6 @@
-#include "kernels/cuda/runtime.h"
-
 #include <algorithm>
 
+#include "kernels/cuda/runtime.h"
 #include "kernels/device/cuda_device.h"
 
 namespace tessera::cuda {

@@ -11,6 +11,10 @@
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
+// Shared memory that a block can have on sm_80, the smallest of the GPUs that these kernels are
+// for, less what it has besides its dynamic part.
+constexpr size_t kSharedBytes = 163 * 1024 - 256;
+
 // N elements that one instruction loads: 16 bytes for the widest that kernels ask for.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {

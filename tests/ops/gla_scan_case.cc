@@ -84,6 +84,10 @@ std::vector<OpCase> GlaCases() {
       GlaCase({.name = "one_channel", .B = 1, .T = 17, .H = 1, .K = 1, .V = 1, .state = true}),
       GlaCase({.name = "spans", .B = 1, .T = 131, .H = 2, .K = 8, .V = 7}),
       GlaCase({.name = "spans_and_state", .B = 2, .T = 67, .H = 3, .K = 7, .V = 9, .state = true}),
+      // On a GPU, tiles of each size and rows that are copied 16 bytes at a time.
+      GlaCase({.name = "square_states", .B = 1, .T = 40, .H = 1, .K = 48, .V = 64, .state = true}),
+      GlaCase({.name = "tall_states", .B = 1, .T = 70, .H = 2, .K = 96, .V = 24, .state = true}),
+      GlaCase({.name = "broad_states", .B = 1, .T = 70, .H = 2, .K = 24, .V = 96}),
       GlaCase({.name = "wide", .B = 1, .T = 19, .H = 1, .K = 67, .V = 71, .state = true}),
       GlaCase({.name = "gates_of_minus_20",
                .B = 1,

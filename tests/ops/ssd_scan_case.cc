@@ -115,6 +115,18 @@ std::vector<OpCase> SsdCases() {
       SsdCase(
           {.name = "two_tokens", .B = 1, .T = 2, .H = 2, .G = 2, .N = 16, .P = 17, .state = true}),
       SsdCase({.name = "chunks", .B = 2, .T = 131, .H = 2, .G = 1, .N = 16, .P = 8}),
+      // On a GPU, a second span of four chunks, states of each size and rows that are copied 16
+      // bytes at a time.
+      SsdCase({.name = "spans", .B = 1, .T = 330, .H = 2, .G = 1, .N = 8, .P = 16, .state = true}),
+      SsdCase({.name = "tall_states", .B = 1, .T = 77, .H = 2, .G = 1, .N = 104, .P = 40}),
+      SsdCase({.name = "broad_states",
+               .B = 1,
+               .T = 70,
+               .H = 1,
+               .G = 1,
+               .N = 24,
+               .P = 96,
+               .state = true}),
       SsdCase({.name = "one_chunk_of_one",
                .B = 1,
                .T = 65,
