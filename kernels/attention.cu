@@ -129,86 +129,133 @@ __global__ void __launch_bounds__(kForwardThreads)
 }
 
 constexpr int kDecodeThreads = 128, kDecodeWarps = kDecodeThreads / 32;
-constexpr int kLaneChannels = kMaxHeadWidth / 32;
+constexpr int kPieceKeys = AttentionArgs<float>::kCudaDecodeKeys;
+
+// How a warp reads rows of up to kD channels: kLanes lanes a row, each kChunks times N neighbouring
+// channels, and so kRows rows at once.
+template <int kD, int N>
+struct DecodeRows {
+  static constexpr int kLanes = kD / N < 32 ? kD / N : 32, kRows = 32 / kLanes;
+  static constexpr int kChunks = kD / (kLanes * N);
+  static __device__ __forceinline__ int Channel(int chunk) {
+    return (chunk * kLanes + static_cast<int>(threadIdx.x) % kLanes) * N;
+  }
+  template <class T>
+  static __device__ __forceinline__ void Read(const T* row, int64_t width, float (&x)[kChunks][N]) {
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) {
+#pragma unroll
+      for (float& zero : x[i]) zero = 0;
+      if (row != nullptr && Channel(i) < width) Load(row + Channel(i), x[i]);
+    }
+  }
+};
 
 // Block (p, hkv, b), decoding: the T (H / Hkv) <= kQ queries that share a key head, against the
-// keys of piece p. A warp takes every fourth key; its lanes have channels lane, lane + 32, ... of
-// keys, values and sums, so that each key and value is read once for all queries, which is the
-// floor. The warps' sums of a query meet in shared memory, whole before they are read and read
-// before the next query's come, and go to the workspace.
-template <int kQ, class T>
+// keys of piece p, so that each key and value is read once for all queries, which is the floor. The
+// scores of all keys first, then their softmax, then the sum of the values; several rows are on
+// their way at once. Barriers between the three, and before the warps' sums are added up.
+template <int kQ, int kD, int N, class T>
 __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> a) {
-  TESSERA_SHARED(float[kDecodeWarps], warp_most);
-  TESSERA_SHARED(float[kDecodeWarps], warp_sum);
-  TESSERA_SHARED(float[kDecodeWarps][kMaxHeadWidth], warp_o);
+  using Rows = DecodeRows<kD, N>;
+  constexpr int kChunks = Rows::kChunks, kAhead = 4;
+  TESSERA_SHARED(float[kQ][kPieceKeys], p);
+  TESSERA_SHARED(float[kDecodeWarps][kQ][kD], warp_o);
+  TESSERA_SHARED(float[kQ], most);
+  TESSERA_SHARED(float[kQ], sum);
   const int64_t piece = blockIdx.x, hkv = blockIdx.y, b = blockIdx.z, group = a.H / a.Hkv;
-  const int64_t queries = a.T * group, begin = piece * a.kDecodeKeys, end = begin + a.kDecodeKeys;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  float q[kQ][kLaneChannels], o[kQ][kLaneChannels] = {}, most[kQ], sum[kQ] = {};
+  const int queries = static_cast<int>(a.T * group), begin = static_cast<int>(piece) * kPieceKeys;
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  float q[kQ][kChunks][N];
   Sight sight[kQ];
-  int64_t from = end, to = begin - 1;
+  int from = begin + kPieceKeys, to = begin - 1;
 #pragma unroll
   for (int n = 0; n < kQ; ++n) {
-    most[n] = -INFINITY;
-    sight[n] = {0, -1};
-    if (n >= queries) continue;
     const int64_t t = n / group, h = hkv * group + n % group;
-    sight[n] = SightOf(a, b, t);
+    const bool there = n < queries;
+    sight[n] = there ? SightOf(a, b, t) : Sight{0, -1};
+    Rows::Read(there ? a.q + (b * a.T + t) * a.q_stride + h * a.K : nullptr, a.K, q[n]);
+    if (!there) continue;
     from = sight[n].low < from ? sight[n].low : from;
     to = sight[n].high > to ? sight[n].high : to;
-#pragma unroll
-    for (int i = 0; i < kLaneChannels; ++i)
-      q[n][i] = lane + 32 * i < a.K
-                    ? ToFloat(a.q[(b * a.T + t) * a.q_stride + h * a.K + lane + 32 * i])
-                    : 0;
   }
-  from = from > begin ? from : begin;
-  to = to < end - 1 ? to : end - 1;
-  for (int64_t j = from + warp; j <= to; j += kDecodeWarps) {
-    const T* k = KeyRow(a, a.k, a.k_stride, a.past_k, a.past_k_stride, b, j) + hkv * a.K;
-    const T* v = KeyRow(a, a.v, a.v_stride, a.past_v, a.past_v_stride, b, j) + hkv * a.V;
-    float key[kLaneChannels], value[kLaneChannels];
+  // use(place in the piece, row) for the rows of this lane, kAhead at a time; a row that no query
+  // sees is null.
+  const auto for_rows = [&](const T* fresh, int64_t stride, const T* past, int64_t past_stride,
+                            int64_t width, auto use) {
+    constexpr int kStep = kDecodeWarps * Rows::kRows;
+    static_assert(kPieceKeys % (kAhead * kStep) == 0);
+    for (int first = warp * Rows::kRows + lane / Rows::kLanes; first < kPieceKeys;
+         first += kAhead * kStep) {
+      float row[kAhead][kChunks][N];
 #pragma unroll
-    for (int i = 0; i < kLaneChannels; ++i) {
-      key[i] = lane + 32 * i < a.K ? ToFloat(k[lane + 32 * i]) : 0;
-      value[i] = lane + 32 * i < a.V ? ToFloat(v[lane + 32 * i]) : 0;
+      for (int i = 0; i < kAhead; ++i) {
+        const int j = begin + first + i * kStep;
+        const bool seen = j >= from && j <= to;
+        Rows::Read(seen ? KeyRow(a, fresh, stride, past, past_stride, b, j) + hkv * width : nullptr,
+                   width, row[i]);
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) use(first + i * kStep, row[i]);
     }
+  };
+  for_rows(a.k, a.k_stride, a.past_k, a.past_k_stride, a.K,
+           [&](int at, const float(&key)[kChunks][N]) {
 #pragma unroll
-    for (int n = 0; n < kQ; ++n) {
-      if (j < sight[n].low || j > sight[n].high) continue;  // the whole warp
-      float dot = 0;
+             for (int n = 0; n < kQ; ++n) {
+               float dot = 0;
 #pragma unroll
-      for (int i = 0; i < kLaneChannels; ++i) dot += q[n][i] * key[i];
-      const float s = Logit(a, WarpSum(dot)), larger = fmaxf(most[n], s);
-      const float fade = Exp2(most[n] - larger), p = Exp2(s - larger);
-      most[n] = larger;
-      sum[n] = sum[n] * fade + p;
+               for (int i = 0; i < kChunks; ++i)
 #pragma unroll
-      for (int i = 0; i < kLaneChannels; ++i) o[n][i] = o[n][i] * fade + p * value[i];
-    }
+                 for (int c = 0; c < N; ++c) dot += q[n][i][c] * key[i][c];
+#pragma unroll
+               for (int lanes = Rows::kLanes / 2; lanes > 0; lanes /= 2)
+                 dot += __shfl_xor_sync(kAllLanes, dot, lanes);
+               const bool seen = begin + at >= sight[n].low && begin + at <= sight[n].high;
+               if (lane % Rows::kLanes == 0) p[n][at] = seen ? Logit(a, dot) : -INFINITY;
+             }
+           });
+  __syncthreads();
+  for (int n = warp; n < kQ; n += kDecodeWarps) {
+    float largest = -INFINITY, total = 0;
+    for (int i = lane; i < kPieceKeys; i += 32) largest = fmaxf(largest, p[n][i]);
+    largest = WarpMax(largest);
+    const float base = largest == -INFINITY ? 0 : largest;
+    for (int i = lane; i < kPieceKeys; i += 32) total += p[n][i] = Exp2(p[n][i] - base);
+    total = WarpSum(total);
+    if (lane == 0) most[n] = largest, sum[n] = total;
   }
+  __syncthreads();
+  float o[kQ][kChunks][N] = {};
+  for_rows(a.v, a.v_stride, a.past_v, a.past_v_stride, a.V,
+           [&](int at, const float(&value)[kChunks][N]) {
 #pragma unroll
-  for (int n = 0; n < kQ; ++n) {
-    if (n >= queries) break;
+             for (int n = 0; n < kQ; ++n)
 #pragma unroll
-    for (int i = 0; i < kLaneChannels; ++i) warp_o[warp][lane + 32 * i] = o[n][i];
-    if (lane == 0) {
-      warp_most[warp] = most[n];
-      warp_sum[warp] = sum[n];
-    }
-    __syncthreads();
+               for (int i = 0; i < kChunks; ++i)
+#pragma unroll
+                 for (int c = 0; c < N; ++c) o[n][i][c] += p[n][at] * value[i][c];
+           });
+#pragma unroll
+  for (int n = 0; n < kQ; ++n)
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i)
+#pragma unroll
+      for (int c = 0; c < N; ++c) {
+#pragma unroll
+        for (int lanes = Rows::kLanes; lanes < 32; lanes *= 2)
+          o[n][i][c] += __shfl_xor_sync(kAllLanes, o[n][i][c], lanes);
+        if (lane < Rows::kLanes) warp_o[warp][n][Rows::Channel(i) + c] = o[n][i][c];
+      }
+  __syncthreads();
+  const int width = static_cast<int>(a.V) + 2;
+  for (int i = thread; i < queries * width; i += kDecodeThreads) {
+    const int n = i / width, c = i % width;
     const int64_t t = n / group, h = hkv * group + n % group;
-    float* out = a.workspace + (((b * gridDim.x + piece) * a.T + t) * a.H + h) * (a.V + 2);
-    float all = -INFINITY;
-    for (const float m : warp_most) all = fmaxf(all, m);
-    const float base = all == -INFINITY ? 0 : all;
-    for (int64_t c = threadIdx.x; c < a.V + 2; c += kDecodeThreads) {
-      float total = 0;
-      for (int w = 0; w < kDecodeWarps; ++w)
-        total += (c < a.V ? warp_o[w][c] : warp_sum[w]) * Exp2(warp_most[w] - base);
-      out[c] = c == a.V + 1 ? all : total;
-    }
-    __syncthreads();
+    float v = c == a.V ? sum[n] : c > a.V ? most[n] : 0;
+    if (c < a.V)
+      for (int w = 0; w < kDecodeWarps; ++w) v += warp_o[w][n][c];
+    a.workspace[(((b * gridDim.x + piece) * a.T + t) * a.H + h) * width + c] = v;
   }
 }
 
@@ -216,30 +263,37 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
 template <class T>
 __global__ void __launch_bounds__(kDecodeThreads) DecodeCombine(AttentionArgs<T> a) {
   const int64_t t = blockIdx.x / a.H, h = blockIdx.x % a.H, b = blockIdx.y;
-  const int64_t pieces = a.decode_pieces(), width = a.V + 2;
-  const auto piece = [&](int64_t p) {
-    return a.workspace + (((b * pieces + p) * a.T + t) * a.H + h) * width;
-  };
-  float most = -INFINITY, sum = 0;
-  for (int64_t p = 0; p < pieces; ++p) most = fmaxf(most, piece(p)[a.V + 1]);
-  for (int64_t p = 0; p < pieces; ++p) sum += piece(p)[a.V] * Exp2(piece(p)[a.V + 1] - most);
+  const int64_t pieces = a.cuda_decode_pieces(), width = a.V + 2;
+  const float* const first = a.workspace + ((b * pieces * a.T + t) * a.H + h) * width;
+  const int64_t step = a.T * a.H * width;
+  float most = -INFINITY;
+  for (int64_t p = threadIdx.x; p < pieces; p += kDecodeThreads)
+    most = fmaxf(most, first[p * step + a.V + 1]);
+  most = BlockMax<kDecodeThreads>(most);
+  float sum = 0;
+  for (int64_t p = threadIdx.x; p < pieces; p += kDecodeThreads)
+    sum += first[p * step + a.V] * Exp2(first[p * step + a.V + 1] - most);
+  sum = BlockSum<kDecodeThreads>(sum);
   for (int64_t c = threadIdx.x; c < a.V; c += kDecodeThreads) {
     float o = 0;
-    for (int64_t p = 0; p < pieces; ++p) o += piece(p)[c] * Exp2(piece(p)[a.V + 1] - most);
+#pragma unroll 8
+    for (int64_t p = 0; p < pieces; ++p)
+      o += first[p * step + c] * Exp2(first[p * step + a.V + 1] - most);
     a.o[(b * a.T + t) * a.o_stride + h * a.V + c] = FromFloat<T>(o / sum);
   }
   if (threadIdx.x == 0 && a.lse != nullptr)
     a.lse[(b * a.H + h) * a.T + t] = kLn2 * most + logf(sum);
 }
 
-template <class T>
+template <int kD, int N, class T>
 void Decode(const AttentionArgs<T>& a) {
+  constexpr int kMost = AttentionArgs<T>::kDecodeQueries;
   const int64_t queries = a.T * (a.H / a.Hkv);
   const auto B = static_cast<unsigned>(a.B);
-  Launch(queries == 1   ? DecodePieces<1, T>
-         : queries <= 4 ? DecodePieces<4, T>
-                        : DecodePieces<AttentionArgs<T>::kDecodeQueries, T>,
-         dim3{static_cast<unsigned>(a.decode_pieces()), static_cast<unsigned>(a.Hkv), B},
+  Launch(queries == 1   ? DecodePieces<1, kD, N, T>
+         : queries <= 4 ? DecodePieces<4, kD, N, T>
+                        : DecodePieces<kMost, kD, N, T>,
+         dim3{static_cast<unsigned>(a.cuda_decode_pieces()), static_cast<unsigned>(a.Hkv), B},
          dim3{kDecodeThreads}, 0, a);
   Launch(DecodeCombine<T>, dim3{static_cast<unsigned>(a.T * a.H), B}, dim3{kDecodeThreads}, 0, a);
 }
@@ -250,7 +304,7 @@ void Attention(const AttentionArgs<T>& a) {
   ByHeadWidth(a.K, a.V, [&](auto width) {
     constexpr int kD = width.value;
     static_assert(sizeof(ForwardTile<T, kD>) <= kSharedBytes);
-    if (a.decode()) return Decode(a);
+    if (a.decode()) return AlignedRows(a) ? Decode<kD, kVector<T>>(a) : Decode<kD, 1>(a);
     Launch(AttentionKernel<T, kD>,
            dim3{static_cast<unsigned>(CeilDivide(a.T, ForwardTile<T, kD>::kQueries)),
                 static_cast<unsigned>(a.H), static_cast<unsigned>(a.B)},

@@ -61,8 +61,13 @@ struct AttentionArgs {
   static constexpr int64_t kDecodeQueries = 8, kDecodeKeys = 1024;
   constexpr bool decode() const { return T * (H / Hkv) <= kDecodeQueries; }
   constexpr int64_t decode_pieces() const { return (L + T + kDecodeKeys - 1) / kDecodeKeys; }
+  // A GPU has more to do at once, and so smaller pieces.
+  static constexpr int64_t kCudaDecodeKeys = 256;
+  constexpr int64_t cuda_decode_pieces() const {
+    return (L + T + kCudaDecodeKeys - 1) / kCudaDecodeKeys;
+  }
   constexpr int64_t workspace_floats() const {
-    return decode() ? B * decode_pieces() * T * H * (V + 2) : 0;
+    return decode() ? B * cuda_decode_pieces() * T * H * (V + 2) : 0;
   }
 
   // Why the CUDA kernels cannot, or nothing.

@@ -39,17 +39,21 @@ struct GradTile {
   static __device__ __forceinline__ int Wide() { return threadIdx.x / 32 / kTall; }
 };
 
-// delta[b, h, t] = <do, o>: a warp a query.
-template <class T>
+// delta[b, h, t] = <do, o>: a warp a query, a lane N channels at a time.
+template <int N, class T>
 __global__ void __launch_bounds__(256) DeltaKernel(AttentionGradArgs<T> g, float* delta) {
   const AttentionArgs<T>& a = g.forward;
   const int64_t i = int64_t{blockIdx.x} * 8 + threadIdx.x / 32;
   if (i >= a.B * a.H * a.T) return;
   const int64_t t = i % a.T, h = i / a.T % a.H, row = i / a.T / a.H * a.T + t;
   float sum = 0;
-  for (int64_t v = threadIdx.x % 32; v < a.V; v += 32)
-    sum += ToFloat(a.o[row * a.o_stride + h * a.V + v]) *
-           ToFloat(g.dout[row * g.dout_stride + h * a.V + v]);
+  for (int64_t v = N * (threadIdx.x % 32); v < a.V; v += N * 32) {
+    float o[N], dout[N];
+    Load(a.o + row * a.o_stride + h * a.V + v, o);
+    Load(g.dout + row * g.dout_stride + h * a.V + v, dout);
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum += o[i] * dout[i];
+  }
   sum = WarpSum(sum);
   if (threadIdx.x % 32 == 0) delta[i] = sum;
 }
@@ -296,9 +300,9 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
   const int64_t queries = a.B * a.H * a.T;
   if (queries == 0) return;
   float* delta = ScratchFloats(g.CudaScratch());
-  Launch(DeltaKernel<T>, dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, dim3{256}, 0, g,
-         delta);
   const bool aligned = AlignedRows(a) && Aligned(g.dout, g.dout_stride);
+  Launch(aligned ? DeltaKernel<kVector<T>, T> : DeltaKernel<1, T>,
+         dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, dim3{256}, 0, g, delta);
   const auto B = static_cast<unsigned>(a.B);
   ByHeadWidth(a.K, a.V, [&](auto width) {
     using Tile = GradTile<T, width.value>;

@@ -64,7 +64,12 @@ struct CausalConvGradArgs {
   // The sums for weight and bias of each run of tokens, added up in order afterwards.
   static constexpr int64_t kRun = 256;
   constexpr int64_t runs() const { return (forward.T + kRun - 1) / kRun; }
-  constexpr int64_t workspace_floats() const { return forward.B * runs() * (forward.W + 1) * forward.C; }
+  // A GPU has more to do at once, and so shorter runs.
+  static constexpr int64_t kCudaRun = 64;
+  constexpr int64_t cuda_runs() const { return (forward.T + kCudaRun - 1) / kCudaRun; }
+  constexpr int64_t workspace_floats() const {
+    return forward.B * cuda_runs() * (forward.W + 1) * forward.C;
+  }
 
   Cost cost() const {
     const CausalConvArgs<T_>& f = forward;

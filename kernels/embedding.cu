@@ -22,45 +22,69 @@ void Embedding(const EmbeddingArgs<T>& a) {
   ForElements<float>(a.rows, a.D, aligned, EmbeddingBody<T>{a});
 }
 
-constexpr int kThreads = 256;
+struct ZeroBody {
+  float* y;
+  int64_t stride;
+  template <int N>
+  __device__ __forceinline__ void At(int64_t row, int64_t c) const {
+    const float zero[N] = {};
+    Store(y + row * stride + c, zero);
+  }
+};
 
-// Block v sums the rows of token v. All threads look for the token, kThreads rows at a time, and
-// list the rows where it stands, in order; then each thread adds those rows' columns threadIdx.x,
-// + kThreads, ... The order of the rows is kept, so sums have the same bits each time. Barriers:
-// the list is whole before it is read, and read before the next one is written.
-template <class T>
-__global__ void __launch_bounds__(kThreads) EmbeddingGradKernel(EmbeddingGradArgs<T> a) {
-  TESSERA_SHARED(int[kThreads / 32], found);
-  TESSERA_SHARED(int32_t[kThreads], list);
-  const int64_t v = blockIdx.x;
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  float* to = a.dtable + v * a.D;
-  if (a.dtable_mode == Grad::kOverwrite)
-    for (int64_t c = thread; c < a.D; c += kThreads) to[c] = 0;
-  for (int64_t first = 0; first < a.rows; first += kThreads) {
-    const bool here = first + thread < a.rows && a.token[first + thread] == v;
-    const uint32_t votes = __ballot_sync(0xffffffffu, here);
-    if (lane == 0) found[warp] = __popc(votes);
-    __syncthreads();
-    int before = 0, count = 0;
-    for (int w = 0; w < kThreads / 32; ++w) {
-      if (w < warp) before += found[w];
-      count += found[w];
+constexpr int kThreads = 128, kAtOnce = 8;
+
+// Block i sums the rows of the token that stands at place i of the sorted ones, if it is the first
+// of its kind there: N columns a thread, the rows in their order, so that sums have the same bits
+// each time. Several are loaded before they are added, since one after another each would wait for
+// memory.
+template <int N, class T>
+__global__ void __launch_bounds__(kThreads)
+    EmbeddingGradKernel(EmbeddingGradArgs<T> a, const int32_t* sorted, const int32_t* rows) {
+  const int64_t first = blockIdx.x;
+  const int32_t token = sorted[first];
+  if (first > 0 && sorted[first - 1] == token) return;
+  for (int64_t c = N * int64_t{threadIdx.x}; c < a.D; c += N * kThreads) {
+    float sum[N] = {};
+    bool more = true;
+    for (int64_t i = first; more; i += kAtOnce) {
+      float dy[kAtOnce][N];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        more = more && i + j < a.rows && sorted[i + j] == token;
+        if (more) {
+          Load(a.dy + rows[i + j] * a.dy_stride + c, dy[j]);
+        } else {
+#pragma unroll
+          for (float& x : dy[j]) x = 0;
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j)
+#pragma unroll
+        for (int n = 0; n < N; ++n) sum[n] += dy[j][n];
     }
-    if (here) list[before + __popc(votes & ((1u << lane) - 1))] = thread;
-    __syncthreads();
-    for (int64_t c = thread; count > 0 && c < a.D; c += kThreads) {
-      float sum = to[c];
-      for (int i = 0; i < count; ++i) sum += ToFloat(a.dy[(first + list[i]) * a.dy_stride + c]);
-      to[c] = sum;
-    }
-    __syncthreads();
+    float* const to = a.dtable + token * a.D + c;
+#pragma unroll
+    for (int n = 0; n < N; ++n) to[n] += sum[n];
   }
 }
 
 template <class T>
 void EmbeddingGrad(const EmbeddingGradArgs<T>& a) {
-  Launch(EmbeddingGradKernel<T>, dim3{static_cast<unsigned>(a.V)}, dim3{kThreads}, 0, a);
+  if (a.dtable_mode == Grad::kOverwrite)
+    ForElements<float>(a.V, a.D, Aligned(a.dtable, a.D), ZeroBody{a.dtable, a.D});
+  if (a.rows == 0) return;
+  const int64_t padded = CeilDivide(a.rows, 64) * 64;
+  const auto sort_floats = static_cast<int64_t>(SortBytes(a.rows) / sizeof(float)) + 1;
+  const int64_t floats = 2 * padded + sort_floats, foreseen = a.CudaScratch();
+  auto* const sorted =
+      reinterpret_cast<int32_t*>(ScratchFloats(floats > foreseen ? floats : foreseen));
+  int32_t* const rows = sorted + padded;
+  SortRows(a.token, a.rows, a.V, sorted, rows, rows + padded);
+  const bool wide = a.D % kVector<T> == 0 && Aligned(a.dy, a.dy_stride);
+  Launch(wide ? EmbeddingGradKernel<kVector<T>, T> : EmbeddingGradKernel<1, T>,
+         dim3{static_cast<unsigned>(a.rows)}, dim3{kThreads}, 0, a, sorted, rows);
 }
 
 }  // namespace

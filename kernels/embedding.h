@@ -28,6 +28,10 @@ struct EmbeddingGradArgs {
   float* dtable;  // [V, D]
   Grad dtable_mode;
   int64_t rows, V, D;
+
+  // What the CUDA kernels ask for, in floats: rows and their tokens in the order of the tokens, and
+  // what sorting takes.
+  int64_t CudaScratch() const { return 6 * rows + (1 << 20); }
   Cost cost() const {
     return {.flops = rows * D,
             .bytes = rows * (D * (8 + int64_t{sizeof(T)}) + 4) +

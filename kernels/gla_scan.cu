@@ -39,22 +39,31 @@ __global__ void __launch_bounds__(kGlaThreads)
   }
 }
 
-// Block (h, b): one token, as in decoding. Thread v has column v of the state, which is read and
-// written once, the floor; neighbours have neighbouring columns.
+// Block (h, b): one token, as in decoding. Thread (v, i) has column v of the state in every
+// kStepRows-th row, which is read and written once, the floor; neighbours have neighbouring
+// columns.
+constexpr int kStepRows = 4;
 template <class T>
-__global__ void __launch_bounds__(kMaxGlaWidth) GlaStep(GlaScanArgs<T> a) {
+__global__ void __launch_bounds__(kMaxGlaWidth* kStepRows) GlaStep(GlaScanArgs<T> a) {
+  TESSERA_SHARED(float[kStepRows][kMaxGlaWidth], part);
   const int64_t h = blockIdx.x, b = blockIdx.y, v = threadIdx.x, head = (b * a.H + h) * a.K * a.V;
-  if (v >= a.V) return;
   const bool starts = a.position != nullptr && a.position[b] == 0;
-  const float value = ToFloat(a.v[b * a.v_stride + h * a.V + v]);
+  const float value = v < a.V ? ToFloat(a.v[b * a.v_stride + h * a.V + v]) : 0;
   float o = 0;
-  for (int64_t k = 0; k < a.K; ++k) {
+#pragma unroll 8
+  for (int64_t k = threadIdx.y; k < a.K; k += kStepRows) {
+    if (v >= a.V) continue;
     float s = value * ToFloat(a.k[b * a.k_stride + h * a.K + k]);
     if (a.state != nullptr && !starts)
       s += expf(ToFloat(a.g[b * a.g_stride + h * a.K + k])) * a.state[head + k * a.V + v];
     if (a.last_state != nullptr) a.last_state[head + k * a.V + v] = s;
     o += s * ToFloat(a.q[b * a.q_stride + h * a.K + k]);
   }
+  part[threadIdx.y][v] = o;
+  __syncthreads();
+  if (threadIdx.y > 0 || v >= a.V) return;
+  o = 0;
+  for (const auto& row : part) o += row[v];
   a.o[b * a.o_stride + h * a.V + v] = FromFloat<T>(a.scale * o);
 }
 
@@ -62,7 +71,7 @@ template <class T>
 void GlaScan(const GlaScanArgs<T>& a) {
   if (a.B * a.T * a.H == 0) return;
   const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
-  if (a.T == 1) return Launch(GlaStep<T>, dim3{H, B}, dim3{kMaxGlaWidth}, 0, a);
+  if (a.T == 1) return Launch(GlaStep<T>, dim3{H, B}, dim3{kMaxGlaWidth, kStepRows}, 0, a);
   const int64_t size = a.K * a.V, decays = a.B * a.spans() * a.H * a.K;
   const bool keep = a.kept != nullptr;
   float* whole = ScratchFloats(a.CudaScratch());

@@ -12,33 +12,40 @@ namespace {
 
 constexpr int kWarps = 8;
 
-// One channel of a token, in terms of the norm's output.
+// N channels of a token, in terms of the norm's output.
+template <int N>
 struct At {
-  float x, gate, slope;  // silu(z) and its derivative; 1 and 0 without a gate
-  float normal;          // n
-  float dy;              // of the norm: dL/dy, times silu(z) for a gate after it
-  float dy_of_gate;      // dL/d(silu(z)) for a gate after the norm, without the gain
+  float x[N], gate[N], slope[N];  // silu(z) and its derivative; 1 and 0 without a gate
+  float normal[N];                // n
+  float dy[N];                    // of the norm: dL/dy, times silu(z) for a gate after it
+  float dy_of_gate[N];            // dL/d(silu(z)) for a gate after the norm, without the gain
 };
-template <class T>
-__device__ __forceinline__ At Read(const NormGradArgs<T>& a, int64_t row, int64_t channel,
-                                   float mean, float rstd) {
-  At at{.x = ToFloat(a.x[row * a.x_stride + channel]), .gate = 1, .slope = 0};
-  at.dy = ToFloat(a.dy[row * a.dy_stride + channel]);
-  float u = at.x;
-  if (a.gate != NormGate::kNone) {
-    const float z = ToFloat(a.z[row * a.z_stride + channel]);
-    at.gate = Silu(z);
-    at.slope = SiluSlope(z);
-    if (a.gate == NormGate::kBefore) u *= at.gate;
+template <int N, class T>
+__device__ __forceinline__ At<N> Read(const NormGradArgs<T>& a, int64_t row, int64_t channel,
+                                      float mean, float rstd) {
+  At<N> at;
+  float z[N];
+  Load(a.x + row * a.x_stride + channel, at.x);
+  Load(a.dy + row * a.dy_stride + channel, at.dy);
+  if (a.gate != NormGate::kNone) Load(a.z + row * a.z_stride + channel, z);
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    float u = at.x[i];
+    at.gate[i] = 1, at.slope[i] = 0;
+    if (a.gate != NormGate::kNone) {
+      at.gate[i] = Silu(z[i]);
+      at.slope[i] = SiluSlope(z[i]);
+      if (a.gate == NormGate::kBefore) u *= at.gate[i];
+    }
+    at.normal[i] = (u - mean) * rstd;
+    at.dy_of_gate[i] = at.dy[i] * at.normal[i];
+    if (a.gate == NormGate::kAfter) at.dy[i] *= at.gate[i];
   }
-  at.normal = (u - mean) * rstd;
-  at.dy_of_gate = at.dy * at.normal;
-  if (a.gate == NormGate::kAfter) at.dy *= at.gate;
   return at;
 }
 
-// A warp has one group of one token, a lane every 32nd channel; sums go by shuffles.
-template <class T>
+// A warp has one group of one token, a lane N channels at a time; sums go by shuffles.
+template <int N, class T>
 __global__ void __launch_bounds__(32 * kWarps) NormGradKernel(NormGradArgs<T> a) {
   const int64_t item = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32, W = a.D / a.G;
   if (item >= a.rows * a.G) return;
@@ -49,43 +56,58 @@ __global__ void __launch_bounds__(32 * kWarps) NormGradKernel(NormGradArgs<T> a)
     return a.gain == nullptr ? 1.0f : a.gain[a.shared_gain ? c : first + c];
   };
   float along = 0, shift = 0;
-  for (int64_t c = lane; c < W; c += 32) {
-    const At at = Read(a, row, first + c, mean, rstd);
-    const float h = at.dy * gain(c);
-    along += h * at.normal;
-    shift += h;
+  for (int64_t c = N * lane; c < W; c += 32 * N) {
+    const At<N> at = Read<N>(a, row, first + c, mean, rstd);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float h = at.dy[i] * gain(c + i);
+      along += h * at.normal[i];
+      shift += h;
+    }
   }
   along = WarpSum(along) / static_cast<float>(W);
   shift = a.kind == NormKind::kLayer ? WarpSum(shift) / static_cast<float>(W) : 0;
-  for (int64_t c = lane; c < W; c += 32) {
-    const At at = Read(a, row, first + c, mean, rstd);
-    const float du = (at.dy * gain(c) - at.normal * along - shift) * rstd;
-    const bool before = a.gate == NormGate::kBefore;
-    if (a.dz != nullptr)
-      PutGrad(a.dz + row * a.dz_stride + first + c,
-              (before ? du * at.x : at.dy_of_gate * gain(c)) * at.slope, a.dz_mode);
-    if (a.dx != nullptr)
-      PutGrad(a.dx + row * a.dx_stride + first + c, before ? du * at.gate : du, a.dx_mode);
+  const bool before = a.gate == NormGate::kBefore;
+  for (int64_t c = N * lane; c < W; c += 32 * N) {
+    const At<N> at = Read<N>(a, row, first + c, mean, rstd);
+    float dx[N], dz[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float du = (at.dy[i] * gain(c + i) - at.normal[i] * along - shift) * rstd;
+      dz[i] = (before ? du * at.x[i] : at.dy_of_gate[i] * gain(c + i)) * at.slope[i];
+      dx[i] = before ? du * at.gate[i] : du;
+    }
+    if (a.dz != nullptr) PutGrad(a.dz + row * a.dz_stride + first + c, dz, a.dz_mode);
+    if (a.dx != nullptr) PutGrad(a.dx + row * a.dx_stride + first + c, dx, a.dx_mode);
   }
 }
 
-// Block (i, b): thread c sums channel 256 i + c over the rows of row block b, in order; neighbours
-// read neighbours.
-template <class T>
-__global__ void __launch_bounds__(256) NormGradSums(NormGradArgs<T> a) {
-  const int64_t channel = int64_t{blockIdx.x} * 256 + threadIdx.x, block = blockIdx.y;
+// Block (i, b): a thread sums N channels over the rows of row block b, in order; neighbours read
+// neighbours.
+constexpr int kSumThreads = 128;
+template <int N, class T>
+__global__ void __launch_bounds__(kSumThreads) NormGradSums(NormGradArgs<T> a) {
+  const int64_t channel = N * (int64_t{blockIdx.x} * kSumThreads + threadIdx.x);
   if (channel >= a.D) return;
-  const int64_t group = channel / (a.D / a.G), begin = block * a.block_rows();
-  float gain = 0, bias = 0;
-  for (int64_t row = begin; row < begin + a.block_rows() && row < a.rows; ++row) {
+  const int64_t block = blockIdx.y, group = channel / (a.D / a.G), begin = block * a.block_rows();
+  const int64_t end = begin + a.block_rows() < a.rows ? begin + a.block_rows() : a.rows;
+  float gain[N] = {}, bias[N] = {};
+#pragma unroll 4
+  for (int64_t row = begin; row < end; ++row) {
     const int64_t item = row * a.G + group;
-    const At at =
-        Read(a, row, channel, a.kind == NormKind::kLayer ? a.mean[item] : 0, a.rstd[item]);
-    gain += at.dy * at.normal;
-    bias += at.dy;
+    const At<N> at =
+        Read<N>(a, row, channel, a.kind == NormKind::kLayer ? a.mean[item] : 0, a.rstd[item]);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      gain[i] += at.dy[i] * at.normal[i];
+      bias[i] += at.dy[i];
+    }
   }
-  a.partial[block * 2 * a.D + channel] = gain;
-  a.partial[(block * 2 + 1) * a.D + channel] = bias;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    a.partial[block * 2 * a.D + channel + i] = gain[i];
+    a.partial[(block * 2 + 1) * a.D + channel + i] = bias[i];
+  }
 }
 
 // dgain[c] = the sum over blocks and groups; a thread a channel of the gain.
@@ -101,12 +123,19 @@ __global__ void __launch_bounds__(256) SharedGainGrad(NormGradArgs<T> a) {
 
 template <class T>
 void NormGrad(const NormGradArgs<T>& a) {
+  constexpr int N = kVector<T>;
+  const bool wide = a.D / a.G % N == 0 && Aligned(a.x, a.x_stride) && Aligned(a.z, a.z_stride) &&
+                    Aligned(a.dy, a.dy_stride) && Aligned(a.dx, a.dx_stride) &&
+                    Aligned(a.dz, a.dz_stride);
   if (a.dx != nullptr || a.dz != nullptr)
-    Launch(NormGradKernel<T>, dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))},
-           dim3{32 * kWarps}, 0, a);
+    Launch(wide ? NormGradKernel<N, T> : NormGradKernel<1, T>,
+           dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))}, dim3{32 * kWarps}, 0, a);
   if (a.dgain == nullptr && a.dbias == nullptr) return;
   const auto columns = static_cast<unsigned>(CeilDivide(a.D, 256));
-  Launch(NormGradSums<T>, dim3{columns, static_cast<unsigned>(a.blocks())}, dim3{256}, 0, a);
+  Launch(wide ? NormGradSums<N, T> : NormGradSums<1, T>,
+         dim3{static_cast<unsigned>(CeilDivide(a.D, kSumThreads * (wide ? N : 1))),
+              static_cast<unsigned>(a.blocks())},
+         dim3{kSumThreads}, 0, a);
   if (a.dgain != nullptr && a.shared_gain)
     Launch(SharedGainGrad<T>, dim3{columns}, dim3{256}, 0, a);
   else if (a.dgain != nullptr)

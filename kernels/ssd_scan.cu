@@ -60,24 +60,33 @@ __global__ void __launch_bounds__(kSsdThreads)
   }
 }
 
-// Block (h, b): one token, as in decoding. Thread p has column p of the state, which is read and
-// written once, the floor; neighbours have neighbouring columns.
+// Block (h, b): one token, as in decoding. Thread (p, i) has column p of the state in every
+// kStepRows-th row, which is read and written once, the floor; neighbours have neighbouring
+// columns.
+constexpr int kStepRows = 4;
 template <class T>
-__global__ void __launch_bounds__(kMaxSsdHead) SsdStep(SsdScanArgs<T> a) {
+__global__ void __launch_bounds__(kMaxSsdHead* kStepRows) SsdStep(SsdScanArgs<T> a) {
+  TESSERA_SHARED(float[kStepRows][kMaxSsdHead], part);
   const int64_t h = blockIdx.x, b = blockIdx.y, p = threadIdx.x, g = h / (a.H / a.G);
-  if (p >= a.P) return;
   const float raw = ToFloat(a.dt[b * a.dt_stride + h]) + a.dt_bias[h], dt = Softplus(raw);
   const bool starts = a.position != nullptr && a.position[b] == 0;
   const float decay = starts ? 0 : expf(-expf(a.A_log[h]) * dt);
-  const float x = ToFloat(a.x[b * a.x_stride + h * a.P + p]);
+  const float x = p < a.P ? ToFloat(a.x[b * a.x_stride + h * a.P + p]) : 0;
   const int64_t head = (b * a.H + h) * a.N * a.P;
-  float y = a.D == nullptr ? 0 : a.D[h] * x;
-  for (int64_t n = 0; n < a.N; ++n) {
+  float y = 0;
+#pragma unroll 8
+  for (int64_t n = threadIdx.y; n < a.N; n += kStepRows) {
+    if (p >= a.P) continue;
     float s = dt * x * ToFloat(a.b[b * a.b_stride + g * a.N + n]);
     if (a.state != nullptr) s += decay * a.state[head + n * a.P + p];
     if (a.last_state != nullptr) a.last_state[head + n * a.P + p] = s;
     y += s * ToFloat(a.c[b * a.c_stride + g * a.N + n]);
   }
+  part[threadIdx.y][p] = y;
+  __syncthreads();
+  if (threadIdx.y > 0 || p >= a.P) return;
+  y = a.D == nullptr ? 0 : a.D[h] * x;
+  for (const auto& row : part) y += row[p];
   a.y[b * a.y_stride + h * a.P + p] = FromFloat<T>(y);
 }
 
@@ -85,7 +94,7 @@ template <class T>
 void SsdScan(const SsdScanArgs<T>& a) {
   if (a.B * a.T * a.H == 0) return;
   const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
-  if (a.T == 1) return Launch(SsdStep<T>, dim3{H, B}, dim3{kMaxSsdHead}, 0, a);
+  if (a.T == 1) return Launch(SsdStep<T>, dim3{H, B}, dim3{kMaxSsdHead, kStepRows}, 0, a);
   const int64_t size = a.N * a.P, spans = a.cuda_spans();
   const bool keep = a.chunk_states != nullptr;
   float* const whole = ScratchFloats(a.CudaScratch());

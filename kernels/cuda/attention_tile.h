@@ -32,7 +32,9 @@ __device__ __forceinline__ P* KeyRow(const AttentionArgs<T>& a, P* fresh, int64_
                                      int64_t past_stride, int64_t b, int64_t j) {
   if (j >= a.L) return fresh == nullptr ? nullptr : fresh + (b * a.T + j - a.L) * stride;
   if (past == nullptr) return nullptr;
-  return past + (b * a.past_capacity + (a.past_first + j) % a.past_capacity) * past_stride;
+  int64_t slot = a.past_first + j;
+  if (slot >= a.past_capacity) slot -= a.past_capacity;
+  return past + (b * a.past_capacity + slot) * past_stride;
 }
 
 // Exponentials are powers of two here, which is what the GPU computes: logits are multiplied by

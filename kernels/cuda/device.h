@@ -53,6 +53,11 @@
 //   void Launch(kernel, dim3 grid, dim3 block, int64_t shared_bytes, arguments...);
 //   float* ScratchFloats(int64_t count);    // device memory for partial results between launches:
 //     // contents undefined, valid until the next call
+//   size_t SortBytes(int64_t count);
+//   void SortRows(const int32_t* keys, int64_t count, int64_t end, int32_t* sorted, int32_t* rows,
+//                 void* scratch);
+//     // rows: 0 .. count - 1 by ascending key in [0, end), equal keys in their order; sorted: the
+//     // keys so. By CUB on the GPU. SortBytes of scratch memory, aligned to 256 bytes
 //   bool LibraryProduct(const MatmulArgs&);  // the GPU's own library does the product, or says
 //   that
 //     it does not; on the host it never does

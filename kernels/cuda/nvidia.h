@@ -195,6 +195,8 @@ __device__ __forceinline__ void wgmma_m64n128k16(float (&d)[64], uint64_t a, uin
 
 using cuda::LibraryProduct;
 using cuda::ScratchFloats;
+using cuda::SortBytes;
+using cuda::SortRows;
 
 template <class... P, class... A>
 void Launch(void (*kernel)(P...), dim3 grid, dim3 block, int64_t shared_bytes, A&&... arguments) {

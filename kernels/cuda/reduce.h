@@ -60,6 +60,7 @@ __global__ void __launch_bounds__(256)
   const int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (c >= C) return;
   float sum = 0;
+#pragma unroll 8
   for (int64_t p = 0; p < parts; ++p) sum += partial[p * stride + c];
   PutGrad(y + c, sum, mode);
 }

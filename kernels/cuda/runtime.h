@@ -18,6 +18,10 @@ cudaStream_t Stream();
 // Memory for partial results between launches, valid until the next call. It grows, and cannot
 // while a graph is recorded.
 float* ScratchFloats(int64_t count);
+// As in kernels/cuda/device.h, by CUB.
+size_t SortBytes(int64_t count);
+void SortRows(const int32_t* keys, int64_t count, int64_t end, int32_t* sorted, int32_t* rows,
+              void* scratch);
 void Check(cudaError_t result, const std::string& what);
 void CheckLaunch(cudaError_t result, dim3 grid, dim3 block, size_t dynamic_shared_bytes);
 

@@ -7,12 +7,14 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <numeric>
 #include <source_location>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "core/check.h"
 #include "core/dtype.h"
 #include "kernels/matmul.h"
 #include "kernels/simt/block.h"
@@ -280,6 +282,21 @@ inline float* ScratchFloats(int64_t count) {
   static thread_local std::vector<float> scratch;
   scratch.assign(static_cast<size_t>(count), std::bit_cast<float>(~0u));
   return scratch.data();
+}
+
+inline size_t SortBytes(int64_t) { return 0; }
+inline void SortRows(const int32_t* keys, int64_t count, int64_t end, int32_t* sorted,
+                     int32_t* rows, void*) {
+  const auto work = [=] {
+    std::iota(rows, rows + count, 0);
+    std::stable_sort(rows, rows + count, [=](int32_t a, int32_t b) { return keys[a] < keys[b]; });
+    for (int64_t i = 0; i < count; ++i) {
+      sorted[i] = keys[rows[i]];
+      TESSERA_CHECK(sorted[i] >= 0 && sorted[i] < end, "key %d of %ld", sorted[i], end);
+    }
+  };
+  if (LaunchStream() != nullptr) return LaunchStream()->Enqueue(work);
+  work();
 }
 
 // Work is done by the time that Launch returns, unless a stream takes it.
