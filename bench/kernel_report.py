@@ -1,6 +1,6 @@
 """What the compiler makes of each CUDA kernel: registers, spills, shared memory, and how many of its
-instructions are tensor-core products, matrix loads and 16-byte accesses of global memory. A table in
-Markdown on standard output; needs nvcc, c++filt and no GPU.
+instructions are tensor-core products, asynchronous copies, matrix loads and 16-byte accesses of
+global memory. A table in Markdown on standard output; needs nvcc, c++filt and no GPU.
 
     python3 bench/kernel_report.py [--arch sm_90a] [FILE.cu ...]
 """
@@ -17,6 +17,7 @@ COUNTED = {
     "mma": r"\bmma\.sync",
     "wgmma": r"\bwgmma\.mma_async",
     "TMA loads": r"\bcp\.async\.bulk\.tensor",
+    "cp.async": r"\bcp\.async\.c[ag]\.shared",
     "ldmatrix": r"\bldmatrix\.sync",
     "16-byte loads": r"\bld\.global(?:\.nc)?(?:\.v4\.(?:f32|u32|b32)|\.v2\.(?:f64|u64|b64))",
     "16-byte stores": r"\bst\.global(?:\.v4\.(?:f32|u32|b32)|\.v2\.(?:f64|u64|b64))",

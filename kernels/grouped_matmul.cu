@@ -158,21 +158,30 @@ void GroupedWeightGrad(const GroupedWeightGradArgs& g) {
            SideOf(g.x), g);
 }
 
-// Block (i, e): thread c sums column 256 i + c of the expert's rows, in order.
+// Block (i, e): of column 32 i + c, thread (c, p) sums every kParts-th of the expert's rows, and
+// the first adds up the parts.
+constexpr int kParts = 32;
 template <class T>
-__global__ void __launch_bounds__(256) GroupedColumnSumKernel(GroupedColumnSumArgs<T> a) {
-  const int64_t c = int64_t{blockIdx.x} * 256 + threadIdx.x, e = blockIdx.y;
-  if (c >= a.C) return;
+__global__ void __launch_bounds__(32 * kParts) GroupedColumnSumKernel(GroupedColumnSumArgs<T> a) {
+  TESSERA_SHARED(float[kParts][32], part);
+  const int64_t c = int64_t{blockIdx.x} * 32 + threadIdx.x, e = blockIdx.y;
   float sum = 0;
-  for (int64_t r = a.offsets[e]; r < a.offsets[e + 1]; ++r) sum += ToFloat(a.x[r * a.x_stride + c]);
+#pragma unroll 4
+  for (int64_t r = a.offsets[e] + threadIdx.y; r < a.offsets[e + 1]; r += kParts)
+    if (c < a.C) sum += ToFloat(a.x[r * a.x_stride + c]);
+  part[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || c >= a.C) return;
+  sum = 0;
+  for (const auto& row : part) sum += row[threadIdx.x];
   PutGrad(a.y + e * a.C + c, sum, a.mode);
 }
 
 template <class T>
 void GroupedColumnSum(const GroupedColumnSumArgs<T>& a) {
   Launch(GroupedColumnSumKernel<T>,
-         dim3{static_cast<unsigned>(CeilDivide(a.C, 256)), static_cast<unsigned>(a.E)}, dim3{256},
-         0, a);
+         dim3{static_cast<unsigned>(CeilDivide(a.C, 32)), static_cast<unsigned>(a.E)},
+         dim3{32, kParts}, 0, a);
 }
 
 }  // namespace

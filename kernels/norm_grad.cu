@@ -110,14 +110,22 @@ __global__ void __launch_bounds__(kSumThreads) NormGradSums(NormGradArgs<T> a) {
   }
 }
 
-// dgain[c] = the sum over blocks and groups; a thread a channel of the gain.
+// dgain[c] = the sum over blocks and groups: thread (c, i) adds up every kParts-th of them, and the
+// first adds up the parts.
+constexpr int kParts = 32;
 template <class T>
-__global__ void __launch_bounds__(256) SharedGainGrad(NormGradArgs<T> a) {
-  const int64_t c = int64_t{blockIdx.x} * 256 + threadIdx.x, W = a.D / a.G;
-  if (c >= W) return;
+__global__ void __launch_bounds__(32 * kParts) SharedGainGrad(NormGradArgs<T> a) {
+  TESSERA_SHARED(float[kParts][32], part);
+  const int64_t c = int64_t{blockIdx.x} * 32 + threadIdx.x, W = a.D / a.G, count = a.blocks() * a.G;
   float sum = 0;
-  for (int64_t b = 0; b < a.blocks(); ++b)
-    for (int64_t g = 0; g < a.G; ++g) sum += a.partial[b * 2 * a.D + g * W + c];
+#pragma unroll 8
+  for (int64_t i = threadIdx.y; i < count; i += kParts)
+    if (c < W) sum += a.partial[i / a.G * 2 * a.D + i % a.G * W + c];
+  part[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || c >= W) return;
+  sum = 0;
+  for (const auto& row : part) sum += row[threadIdx.x];
   PutGrad(a.dgain + c, sum, a.dgain_mode);
 }
 
@@ -131,13 +139,13 @@ void NormGrad(const NormGradArgs<T>& a) {
     Launch(wide ? NormGradKernel<N, T> : NormGradKernel<1, T>,
            dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))}, dim3{32 * kWarps}, 0, a);
   if (a.dgain == nullptr && a.dbias == nullptr) return;
-  const auto columns = static_cast<unsigned>(CeilDivide(a.D, 256));
   Launch(wide ? NormGradSums<N, T> : NormGradSums<1, T>,
          dim3{static_cast<unsigned>(CeilDivide(a.D, kSumThreads * (wide ? N : 1))),
               static_cast<unsigned>(a.blocks())},
          dim3{kSumThreads}, 0, a);
   if (a.dgain != nullptr && a.shared_gain)
-    Launch(SharedGainGrad<T>, dim3{columns}, dim3{256}, 0, a);
+    Launch(SharedGainGrad<T>, dim3{static_cast<unsigned>(CeilDivide(a.D / a.G, 32))},
+           dim3{32, kParts}, 0, a);
   else if (a.dgain != nullptr)
     LaunchSumParts(a.partial, a.blocks(), 2 * a.D, a.D, a.dgain, a.dgain_mode);
   if (a.dbias != nullptr)

@@ -94,45 +94,67 @@ __global__ void __launch_bounds__(kThreads) CountKernel(RoutingArgs a, const flo
 }
 
 // One block. Thread e turns expert e's counts into the slots before each routing block and adds up
-// the blocks' sums; after the barrier the first thread draws the conclusions, a line an expert.
+// the blocks' sums, several of which are read before they are needed; after the barrier the first
+// thread draws the conclusions, a line an expert, from shared memory.
 __global__ void __launch_bounds__(kThreads) ConcludeKernel(RoutingArgs a) {
+  constexpr int kAhead = 8, kMost = RoutingArgs::kCudaExperts;
+  TESSERA_SHARED(float[kMost + 2], sums);
+  TESSERA_SHARED(int32_t[kMost], totals);
+  TESSERA_SHARED(int32_t[kMost + 1], offsets);
+  TESSERA_SHARED(int32_t[kMost], first_drop);
   const int64_t blocks = RoutingBlocks(a.R), slots = a.R * a.k;
   for (int64_t e = threadIdx.x; e < a.E + 2; e += kThreads) {
     float sum = 0;
     int32_t total = 0;
-    for (int64_t b = 0; b < blocks; ++b) {
-      sum += a.partial[b * (a.E + 2) + e];
-      if (e >= a.E) continue;
-      const int32_t here = a.histogram[b * a.E + e];
-      a.histogram[b * a.E + e] = total;
-      total += here;
+    for (int64_t b0 = 0; b0 < blocks; b0 += kAhead) {
+      float part[kAhead];
+      int32_t here[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int64_t b = b0 + i;
+        part[i] = b < blocks ? a.partial[b * (a.E + 2) + e] : 0;
+        here[i] = b < blocks && e < a.E ? a.histogram[b * a.E + e] : 0;
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        sum += part[i];
+        if (b0 + i < blocks && e < a.E) a.histogram[(b0 + i) * a.E + e] = total;
+        total += here[i];
+      }
     }
-    a.partial[e] = sum;
-    if (e < a.E) a.offsets[e + 1] = total;
+    sums[e] = sum;
+    if (e < a.E) totals[e] = total;
   }
   __syncthreads();
-  if (threadIdx.x != 0) return;
   const float per_slot = 1 / static_cast<float>(slots), per_token = 1 / static_cast<float>(a.R);
-  float balance = 0, most = 0;
-  int32_t dropped = 0;
-  a.offsets[0] = 0;
-  for (int64_t e = 0; e < a.E; ++e) {
-    const int64_t total = a.offsets[e + 1];
-    a.load[e] = static_cast<float>(total) * per_slot;
-    balance += a.load[e] * a.partial[e];
-    most = fmaxf(most, a.load[e]);
-    const int64_t kept = a.capacity > 0 && a.capacity < total ? a.capacity : total;
-    a.first_drop[e] = dropped;
-    dropped += static_cast<int32_t>(total - kept);
-    a.offsets[e + 1] = a.offsets[e] + static_cast<int32_t>(kept);
+  if (threadIdx.x == 0) {
+    float balance = 0, most = 0;
+    int32_t dropped = 0;
+    offsets[0] = 0;
+    for (int64_t e = 0; e < a.E; ++e) {
+      const float load = static_cast<float>(totals[e]) * per_slot;
+      balance += load * sums[e];
+      most = fmaxf(most, load);
+      const bool full = a.capacity > 0 && a.capacity < totals[e];
+      const int32_t kept = full ? static_cast<int32_t>(a.capacity) : totals[e];
+      first_drop[e] = dropped;
+      dropped += totals[e] - kept;
+      offsets[e + 1] = offsets[e] + kept;
+    }
+    const auto E = static_cast<float>(a.E);
+    a.statistics[kBalanceLoss] = E * balance * per_token;
+    a.statistics[kZLoss] = sums[a.E] * per_token;
+    a.statistics[kMaxViolation] = E * most - 1;
+    a.statistics[kDropped] = static_cast<float>(slots - offsets[a.E]) * per_slot;
+    a.statistics[kEntropy] = sums[a.E + 1] * per_token;
   }
-  for (int64_t e = 0; e < a.E; ++e) a.first_drop[e] += a.offsets[a.E];
-  const auto E = static_cast<float>(a.E);
-  a.statistics[kBalanceLoss] = E * balance * per_token;
-  a.statistics[kZLoss] = a.partial[a.E] * per_token;
-  a.statistics[kMaxViolation] = E * most - 1;
-  a.statistics[kDropped] = static_cast<float>(slots - a.offsets[a.E]) * per_slot;
-  a.statistics[kEntropy] = a.partial[a.E + 1] * per_token;
+  __syncthreads();
+  if (threadIdx.x == 0) a.offsets[0] = 0;
+  for (int64_t e = threadIdx.x; e < a.E; e += kThreads) {
+    a.load[e] = static_cast<float>(totals[e]) * per_slot;
+    a.offsets[e + 1] = offsets[e + 1];
+    a.first_drop[e] = first_drop[e] + offsets[a.E];
+  }
 }
 
 // Block b: thread e gives rows to the slots of expert e among the tokens of routing block b.
