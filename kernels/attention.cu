@@ -69,6 +69,7 @@ __global__ void __launch_bounds__(kForwardThreads)
   Sight seen_by_all{0, -1};
   if (row0 + 16 * kM <= a.T)
     seen_by_all = {SightOf(a, b, row0 + 16 * kM - 1).low, static_cast<int>(a.L + row0)};
+  const float scale = a.scale * kLog2E;
   float o[kM][kD / 8][4] = {}, most[2 * kM], sum[2 * kM] = {};
   for (float& m : most) m = -INFINITY;
   int j0 = SightOf(a, b, q0).low / kRows * kRows;
@@ -81,18 +82,17 @@ __global__ void __launch_bounds__(kForwardThreads)
     F::template Dots<kRows, kD>(shared->q + 16 * kM * warp * kPitch, shared->k, s);
     float before[2 * kM];
     for (int r = 0; r < 2 * kM; ++r) before[r] = most[r];
-    if (j0 >= seen_by_all.low && j0 + kRows - 1 <= seen_by_all.high) {
-      ForFragment(s, [&](int r, int, float& x) {
-        x = Logit(a, x);
-        most[r] = fmaxf(most[r], x);
-      });
-    } else {
+    // Which way a tile goes is asked once, not for each element.
+    if (a.soft_cap > 0)
+      ForFragment(s, [&](int, int, float& x) { x = CappedLogit(a, x); });
+    else
+      ForFragment(s, [&](int, int, float& x) { x *= scale; });
+    if (j0 < seen_by_all.low || j0 + kRows - 1 > seen_by_all.high)
       ForFragment(s, [&](int r, int j, float& x) {
         const bool seen = j0 + j >= low[r] && j0 + j <= high0 + FragmentRow(r) - FragmentRow(0);
-        x = seen ? Logit(a, x) : -INFINITY;
-        most[r] = fmaxf(most[r], x);
+        x = seen ? x : -INFINITY;
       });
-    }
+    ForFragment(s, [&](int r, int, float& x) { most[r] = fmaxf(most[r], x); });
     float fade[2 * kM], base[2 * kM];
 #pragma unroll
     for (int r = 0; r < 2 * kM; ++r) {

@@ -106,7 +106,9 @@ __global__ void __launch_bounds__(kGradThreads)
   });
   const int row0 = Tile::Row(), column0 = Tile::Wide() * Tile::kShare;
   const int channel = Tile::Wide() * Tile::kChannels;
-  Sight sight[2 * kM];
+  Sight sight[2 * kM], seen_by_all{0, -1};
+  if (q0 + row0 + 16 * kM <= a.T)
+    seen_by_all = {SightOf(a, b, q0 + row0 + 16 * kM - 1).low, static_cast<int>(a.L + q0) + row0};
   float lse[2 * kM] = {}, along[2 * kM] = {};
 #pragma unroll
   for (int r = 0; r < 2 * kM; ++r) {
@@ -139,12 +141,22 @@ __global__ void __launch_bounds__(kGradThreads)
                                        shared->first[stage] + column0 * kPitch, s);
     F::template Dots<Tile::kShare, kD>(shared->own_second + row0 * kPitch,
                                        shared->second[stage] + column0 * kPitch, dp);
-    ForPairs(s, dp, [&](int r, int j, float& x, float& d) {
-      const float logit = Logit(a, x);
-      const int key = j0 + column0 + j;
-      const bool seen = key >= sight[r].low && key <= sight[r].high;
-      d = seen ? LogitSlope(a, logit) * Exp2(logit - lse[r]) * (d - along[r]) : 0;
-    });
+    // Which way a tile goes is asked once, not for each element.
+    const auto grads = [&](auto capped, auto masked) {
+      ForPairs(s, dp, [&](int r, int j, float& x, float& d) {
+        const float logit = capped.value ? CappedLogit(a, x) : x * (a.scale * kLog2E);
+        const float slope = capped.value ? CappedSlope(a, logit) : a.scale;
+        const int key = j0 + column0 + j;
+        const bool seen = !masked.value || (key >= sight[r].low && key <= sight[r].high);
+        d = seen ? slope * Exp2(logit - lse[r]) * (d - along[r]) : 0;
+      });
+    };
+    if (a.soft_cap > 0)
+      grads(std::true_type{}, std::true_type{});
+    else if (j0 < seen_by_all.low || j0 + kInner - 1 > seen_by_all.high)
+      grads(std::false_type{}, std::true_type{});
+    else
+      grads(std::false_type{}, std::false_type{});
     StoreFragment<Tile::kPairPitch>(dp, shared->ds + row0 * Tile::kPairPitch + column0);
     __syncthreads();
     F::template StoredRows<kInner, Tile::kChannels, kPitch>(shared->ds + row0 * Tile::kPairPitch,
@@ -223,7 +235,7 @@ __global__ void __launch_bounds__(kGradThreads)
   };
   const auto facts_of = [&](int64_t n) {
     const int64_t h = hkv * group + n / tiles, t = from + n % tiles * kInner + thread;
-    if (thread >= kInner || t >= a.T) return QueryFacts{{0, -1}, 0, 0};
+    if (thread >= kInner || t >= a.T) return QueryFacts{{INT32_MAX, -1}, 0, 0};
     const int64_t at = (b * a.H + h) * a.T + t;
     return QueryFacts{SightOf(a, b, t), kLog2E * a.lse[at], delta[at]};
   };
@@ -248,13 +260,26 @@ __global__ void __launch_bounds__(kGradThreads)
                                        shared->first[stage] + column0 * kPitch, p);
     F::template Dots<Tile::kShare, kD>(shared->own_second + row0 * kPitch,
                                        shared->second[stage] + column0 * kPitch, dp);
-    ForPairs(p, dp, [&](int r, int j, float& x, float& d) {
-      const int key = static_cast<int>(k0) + row0 + FragmentRow(r);
-      const QueryFacts& t = facts[stage * kInner + column0 + j];
-      const float logit = Logit(a, x);
-      x = key >= t.sight.low && key <= t.sight.high ? Exp2(logit - t.lse) : 0;
-      d = x == 0 ? 0 : LogitSlope(a, logit) * x * (d - t.delta);
-    });
+    const QueryFacts* const here = facts + stage * kInner + column0;
+    const int key0 = static_cast<int>(k0) + row0;
+    const auto grads = [&](auto capped, auto masked) {
+      ForPairs(p, dp, [&](int r, int j, float& x, float& d) {
+        const QueryFacts& t = here[j];
+        const float logit = capped.value ? CappedLogit(a, x) : x * (a.scale * kLog2E);
+        const float slope = capped.value ? CappedSlope(a, logit) : a.scale;
+        const int key = key0 + FragmentRow(r);
+        const bool seen = !masked.value || (key >= t.sight.low && key <= t.sight.high);
+        x = seen ? Exp2(logit - t.lse) : 0;
+        d = seen ? slope * x * (d - t.delta) : 0;
+      });
+    };
+    // Of the share's queries the first sees the least far, the last forgets the most.
+    if (a.soft_cap > 0)
+      grads(std::true_type{}, std::true_type{});
+    else if (key0 + 16 * kM - 1 > here[0].sight.high || key0 < here[Tile::kShare - 1].sight.low)
+      grads(std::false_type{}, std::true_type{});
+    else
+      grads(std::false_type{}, std::false_type{});
     StoreFragment<Tile::kPairPitch>(p, shared->p + row0 * Tile::kPairPitch + column0);
     StoreFragment<Tile::kPairPitch>(dp, shared->ds + row0 * Tile::kPairPitch + column0);
     __syncthreads();

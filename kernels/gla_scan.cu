@@ -72,12 +72,13 @@ void GlaScan(const GlaScanArgs<T>& a) {
   if (a.B * a.T * a.H == 0) return;
   const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
   if (a.T == 1) return Launch(GlaStep<T>, dim3{H, B}, dim3{kMaxGlaWidth, kStepRows}, 0, a);
-  const int64_t size = a.K * a.V, decays = a.B * a.spans() * a.H * a.K;
+  const int64_t size = a.K * a.V;
   const bool keep = a.kept != nullptr;
-  float* whole = ScratchFloats(a.CudaScratch());
-  float* last = whole + decays;
-  const StateArray states = Dense(keep ? a.kept : last + a.B * a.H * size, a.spans() - 1,
-                                  a.last_state == nullptr ? nullptr : last);
+  // States first, so that they are aligned.
+  float* const last = ScratchFloats(a.CudaScratch());
+  float *const between = last + a.B * a.H * size, *const whole = between + a.kept_floats();
+  const StateArray states =
+      Dense(keep ? a.kept : between, a.spans() - 1, a.last_state == nullptr ? nullptr : last);
   const bool aligned = AlignedRows(a) && Aligned(a.o, a.o_stride);
   ByHeadSize(a, [&](auto type) {
     using Tile = typename decltype(type)::type;

@@ -168,8 +168,9 @@ void GlaScanGrad(const GlaScanGradArgs<T>& g) {
   const GlaScanArgs<T>& a = g.forward;
   if (a.B * a.T * a.H == 0) return;
   const int64_t heads = a.B * a.spans() * a.H;
-  float* whole = ScratchFloats(g.CudaScratch());
-  const StateArray dstates = Dense(whole + heads * a.K, a.spans(), nullptr);
+  float* const states = ScratchFloats(g.CudaScratch());
+  float* const whole = states + heads * a.K * a.V;
+  const StateArray dstates = Dense(states, a.spans(), nullptr);
   const bool aligned =
       AlignedRows(a) && Aligned(g.dout, g.dout_stride) && Aligned(g.dv, g.dv_stride);
   ByHeadSize(a, [&](auto type) {

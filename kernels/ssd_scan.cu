@@ -21,8 +21,8 @@ __global__ void __launch_bounds__(kSsdThreads)
   const float* const start = u > 0                ? StateAt(states, b, u - 1, h, a.H, size)
                              : a.state != nullptr ? a.state + (b * a.H + h) * size
                                                   : nullptr;
-  float s[Tile::kM][kP / 8][4] = {};
-  if (start != nullptr) ForState<Tile>(s, a.N, a.P, [&](int64_t at, float& x) { x = start[at]; });
+  float s[Tile::kM][kP / 8][4];
+  LoadState<Tile>(s, a.N, a.P, start);
   for (int64_t n = first; n < end; ++n) {
     const int64_t t0 = n * kQ, count = RowsOf(a, t0), row = b * a.T + t0;
     __syncthreads();  // the tiles before are read
@@ -31,10 +31,9 @@ __global__ void __launch_bounds__(kSsdThreads)
     StartRows<kP>(tile->rows, a.x + row * a.x_stride + h * a.P, a.x_stride, count, a.P, aligned);
     cp_async_commit();
     StoreFragment<kPitchP>(s, tile->state + Tile::StateRow() * kPitchP);
-    if (keep && n > first) {
-      float* const out = a.chunk_states + ((b * (a.chunks() - 1) + n - 1) * a.H + h) * size;
-      ForState<Tile>(s, a.N, a.P, [&](int64_t at, float x) { out[at] = x; });
-    }
+    if (keep && n > first)
+      SaveState<Tile>(s, a.N, a.P,
+                      a.chunk_states + ((b * (a.chunks() - 1) + n - 1) * a.H + h) * size);
     ReadSteps(a, b, h, t0, tile->steps);
     cp_async_wait<0>();
     __syncthreads();
@@ -42,8 +41,8 @@ __global__ void __launch_bounds__(kSsdThreads)
     F::template StoredRows<kN, kP, kPitchP>(tile->queries + row0 * kPitchN, tile->state, y);
     ForFragment(y, [&](int r, int, float& x) { x *= steps.since[row0 + FragmentRow(r)]; });
     F::template Dots<kQ, kN>(tile->queries + row0 * kPitchN, tile->keys, pairs);
-    ForFragment(pairs, [&](int r, int j, float& x) {
-      x *= steps.Between(row0 + FragmentRow(r), j) * steps.dt[j];
+    ForPairDecays<kQ / 8>(steps, row0, 0, [&](int i, int e, int, int j, float L, auto) {
+      pairs[0][i][e] *= L * steps.dt[j];
     });
     F::template Rows<kQ, kP, kPitchP>(pairs, tile->rows, tile->scratch[warp], y);
     ForFragment(y, [&](int r, int p, float& x) {
@@ -97,8 +96,10 @@ void SsdScan(const SsdScanArgs<T>& a) {
   if (a.T == 1) return Launch(SsdStep<T>, dim3{H, B}, dim3{kMaxSsdHead, kStepRows}, 0, a);
   const int64_t size = a.N * a.P, spans = a.cuda_spans();
   const bool keep = a.chunk_states != nullptr;
-  float* const whole = ScratchFloats(a.CudaScratch());
-  float *const last = whole + a.B * spans * a.H, *const between = last + a.B * a.H * size;
+  // States first, so that they are aligned.
+  float* const last = ScratchFloats(a.CudaScratch());
+  float* const between = last + a.B * a.H * size;
+  float* const whole = between + a.B * (spans - 1) * a.H * size;
   float* const end = a.last_state == nullptr ? nullptr : last;
   const StateArray states =
       keep ? StateArray{a.chunk_states, spans - 1, a.chunks() - 1, a.kCudaSpan, end}

@@ -136,22 +136,19 @@ __global__ void __launch_bounds__(kGradThreads)
       // M, the gradient of C B^T, and what each pair owes to the decays between its two.
       float dM[1][kQ / 16][4] = {}, M[1][kQ / 16][4], before[2] = {}, after[kQ / 16][2] = {};
       F::template Dots<kQ / 2, kP>(tile->dy + row0 * kPitchP, tile->x + pair0 * kPitchP, dM);
-#pragma unroll
-      for (int n = 0; n < kQ / 16; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int t = row0 + FragmentRow(e / 2), s = pair0 + 8 * n + thread % 4 * 2 + e % 2;
-          const float L = steps.Between(t, s), d = s <= t ? dM[0][n][e] * steps.dt[s] : 0;
-          M[0][n][e] = CB[0][n][e] * L;
-          dCB[0][n][e] += d * L;
-          const float owed = s < t ? d * M[0][n][e] : 0;
-          if (s / kPart == part) {
-            sums.pairs.within[t][s % kPart] = owed;
-          } else {
-            before[e / 2] += owed;
-            after[n][e % 2] += owed;
-          }
-        }
+      ForPairDecays<kQ / 16>(steps, row0, pair0,
+                             [&](int n, int e, int t, int s, float L, auto order) {
+                               const float d = s <= t ? dM[0][n][e] * steps.dt[s] : 0;
+                               M[0][n][e] = CB[0][n][e] * L;
+                               dCB[0][n][e] += d * L;
+                               const float owed = s < t ? d * M[0][n][e] : 0;
+                               if (order.value == PartOrder::kSame) {
+                                 sums.pairs.within[t][s % kPart] = owed;
+                               } else {
+                                 before[e / 2] += owed;
+                                 after[n][e % 2] += owed;
+                               }
+                             });
       StoreFragment<kPitchPairs>(M, tile->pairs + row0 * kPitchPairs + pair0);
       PutRowSum(sums.pairs.before, before);
 #pragma unroll
@@ -175,8 +172,8 @@ __global__ void __launch_bounds__(kGradThreads)
         d *= steps.until[t];
         to_end[r] += d * steps.dt[t] * x_at(t, p0 + p);
       });
-      F::template Columns<kQ, kP / 2, kPitchPairs, kPitchP>(
-          tile->pairs + row0, tile->dy + p0, Unscaled{}, v);
+      F::template Columns<kQ, kP / 2, kPitchPairs, kPitchP>(tile->pairs + row0, tile->dy + p0,
+                                                            Unscaled{}, v);
       ForFragment(v, [&](int r, int p, float& d) {
         const int t = row0 + FragmentRow(r);
         const float x = x_at(t, p0 + p), dy = dy_at(t, p0 + p);
@@ -256,8 +253,8 @@ __global__ void __launch_bounds__(kGradThreads)
   StoreFragment<kPitchPairs>(dCB, tile->pairs + row0 * kPitchPairs + pair0);
   __syncthreads();
   F::template StoredRows<kQ, kN / 2, kPitchN>(tile->pairs + row0 * kPitchPairs, tile->B + n0, dC);
-  F::template Columns<kQ, kN / 2, kPitchPairs, kPitchN>(
-      tile->pairs + row0, tile->C + n0, Unscaled{}, dB);
+  F::template Columns<kQ, kN / 2, kPitchPairs, kPitchN>(tile->pairs + row0, tile->C + n0,
+                                                        Unscaled{}, dB);
   const auto put = [&](const auto& f, float* share_of, T* to, int64_t stride, Grad mode) {
     if (to == nullptr) return;
     const auto at = [&](auto* p, int64_t p_stride, int r) -> decltype(p) {

@@ -41,17 +41,19 @@ __device__ __forceinline__ P* KeyRow(const AttentionArgs<T>& a, P* fresh, int64_
 // log2(e).
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 
-// A logit of base 2, and what the derivative of the logit is multiplied by.
+// A logit of base 2 where there is a soft cap, and the derivative of the logit itself.
 template <class T>
-__device__ __forceinline__ float Logit(const AttentionArgs<T>& a, float dot) {
-  if (a.soft_cap <= 0) return a.scale * kLog2E * dot;
+__device__ __forceinline__ float CappedLogit(const AttentionArgs<T>& a, float dot) {
   return a.soft_cap * kLog2E * tanhf(a.scale / a.soft_cap * dot);
 }
 template <class T>
-__device__ __forceinline__ float LogitSlope(const AttentionArgs<T>& a, float logit) {
-  if (a.soft_cap <= 0) return a.scale;
+__device__ __forceinline__ float CappedSlope(const AttentionArgs<T>& a, float logit) {
   const float r = logit / (a.soft_cap * kLog2E);
   return a.scale * (1 - r * r);
+}
+template <class T>
+__device__ __forceinline__ float Logit(const AttentionArgs<T>& a, float dot) {
+  return a.soft_cap > 0 ? CappedLogit(a, dot) : a.scale * kLog2E * dot;
 }
 
 template <class T>

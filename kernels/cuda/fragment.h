@@ -287,6 +287,40 @@ __device__ __forceinline__ void PutPairs(const float (&f)[kM][kN][4], int64_t wi
   }
 }
 
+// A fragment of floats from memory, or to it: the first `rows` rows and `columns` columns of a
+// matrix with rows `stride` apart, zero outside; null is all zero.
+template <int kM, int kN>
+__device__ __forceinline__ void LoadFragment(float (&f)[kM][kN][4], int rows, int columns,
+                                             int64_t stride, const float* from) {
+  const bool paired = reinterpret_cast<uintptr_t>(from) % 8 == 0 && stride % 2 == 0;
+#pragma unroll
+  for (int r = 0; r < 2 * kM; ++r) {
+    const bool there = from != nullptr && FragmentRow(r) < rows;
+    const float* const row = from + FragmentRow(r) * stride;
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      const int column = 8 * n + static_cast<int>(threadIdx.x) % 4 * 2;
+      float pair[2] = {};
+      if (there && paired && column + 2 <= columns) {
+        Load(row + column, pair);
+      } else if (there) {
+        for (int i = 0; i < 2; ++i)
+          if (column + i < columns) pair[i] = row[column + i];
+      }
+      f[r / 2][n][r % 2 * 2] = pair[0];
+      f[r / 2][n][r % 2 * 2 + 1] = pair[1];
+    }
+  }
+}
+template <int kM, int kN>
+__device__ __forceinline__ void SaveFragment(const float (&f)[kM][kN][4], int rows, int columns,
+                                             int64_t stride, float* to) {
+  const bool paired = reinterpret_cast<uintptr_t>(to) % 8 == 0 && stride % 2 == 0;
+  PutPairs<float>(f, columns, paired, Grad::kOverwrite, [&](int r) {
+    return FragmentRow(r) < rows ? to + FragmentRow(r) * stride : nullptr;
+  });
+}
+
 // Begins to fill a tile [kRows][kColumns] from rows of `width` elements that row_at(i) points to,
 // with zeros to the right of them and where it is null. All kThreads threads, row after row,
 // neighbours together. The copies join the thread's open group: cp_async_commit, cp_async_wait and

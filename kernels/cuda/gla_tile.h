@@ -175,19 +175,18 @@ __device__ __forceinline__ void Advance(const Tile& c, const typename Tile::Elem
       x + Tile::Row(), y + Tile::Column(), Unscaled{}, s);
 }
 
-// each(offset in a state [K, V], element) for those of a warp's part that exist.
-template <class Tile, class Each>
-__device__ __forceinline__ void ForState(typename Tile::State& s, int64_t K, int64_t V, Each each) {
-  ForFragment(s, [&](int r, int j, float& x) {
-    const int k = Tile::Row() + FragmentRow(r), v = Tile::Column() + j;
-    if (k < K && v < V) each(k * V + v, x);
-  });
-}
+// A warp's part of a state [K, V] from memory or to it; null is zero.
 template <class Tile>
 __device__ __forceinline__ void LoadState(typename Tile::State& s, int64_t K, int64_t V,
                                           const float* from) {
-  ForFragment(s, [](int, int, float& x) { x = 0; });
-  if (from != nullptr) ForState<Tile>(s, K, V, [&](int64_t at, float& x) { x = from[at]; });
+  LoadFragment(s, static_cast<int>(K) - Tile::Row(), static_cast<int>(V) - Tile::Column(), V,
+               from == nullptr ? nullptr : from + Tile::Row() * V + Tile::Column());
+}
+template <class Tile>
+__device__ __forceinline__ void SaveState(const typename Tile::State& s, int64_t K, int64_t V,
+                                          float* to) {
+  SaveFragment(s, static_cast<int>(K) - Tile::Row(), static_cast<int>(V) - Tile::Column(), V,
+               to + Tile::Row() * V + Tile::Column());
 }
 // To the tile that products read it from.
 template <class Tile>
@@ -230,7 +229,7 @@ __global__ void __launch_bounds__(kGlaThreads)
     if (channel < a.K) product *= tile->Whole(channel);
   }
   if (channel < a.K) whole[((b * gridDim.x + span) * a.H + h) * a.K + channel] = product;
-  if (out != nullptr) ForState<Tile>(s, a.K, a.V, [&](int64_t at, float x) { out[at] = x; });
+  if (out != nullptr) SaveState<Tile>(s, a.K, a.V, out);
 }
 
 // The two launches that leave the states in `states`.

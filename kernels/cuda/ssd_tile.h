@@ -28,14 +28,43 @@ struct SsdSteps {
   float part_since[kQ], part_until[kQ];  // the same over the part of t
   float between[kParts][kParts];         // over whole parts between two
   float within[kQ][kPart + 1];           // [t, s % 16]: over s < r <= t in one part, 0 above
-
-  // L[t, s] = the product of the decays of s < r <= t, 1 on the diagonal, 0 above.
-  __device__ __forceinline__ float Between(int t, int s) const {
-    const int pt = t / kPart, ps = s / kPart;
-    if (pt == ps) return within[t][s % kPart];
-    return pt > ps ? part_since[t] * between[pt][ps] * part_until[s] : 0;
-  }
 };
+
+enum class PartOrder { kBefore, kSame, kAfter };
+
+// each(n, e, t, s, L, constant of PartOrder) for the elements [n][e] of a fragment of pairs (t, s)
+// whose rows t begin at row0 and whose columns s at column0, both at a part: L[t, s] = the product
+// of the decays of s < r <= t, 1 on the diagonal, 0 above; and where the part of s stands to that
+// of t, which is the same for a warp.
+template <int kN, class Each>
+__device__ __forceinline__ void ForPairDecays(const SsdSteps& steps, int row0, int column0,
+                                              Each each) {
+  const int part = row0 / kPart, lane_column = threadIdx.x % 4 * 2;
+  const float since[2] = {steps.part_since[row0 + FragmentRow(0)],
+                          steps.part_since[row0 + FragmentRow(1)]};
+#pragma unroll
+  for (int n = 0; n < kN; ++n) {
+    const int s0 = column0 + 8 * n, s_part = s0 / kPart;
+    const auto elements = [&](auto order, auto decay) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int t = row0 + FragmentRow(e / 2), s = s0 + lane_column + e % 2;
+        each(n, e, t, s, decay(e, t, s), order);
+      }
+    };
+    if (s_part > part) {
+      elements(std::integral_constant<PartOrder, PartOrder::kAfter>{},
+               [](int, int, int) { return 0.0f; });
+    } else if (s_part == part) {
+      elements(std::integral_constant<PartOrder, PartOrder::kSame>{},
+               [&](int, int t, int s) { return steps.within[t][s % kPart]; });
+    } else {
+      const float over = steps.between[part][s_part];
+      elements(std::integral_constant<PartOrder, PartOrder::kBefore>{},
+               [&](int e, int, int s) { return since[e / 2] * over * steps.part_until[s]; });
+    }
+  }
+}
 
 // Read by all threads, at least 64, between barriers. Tokens past the end of the sequence neither
 // decay nor add.
@@ -144,14 +173,18 @@ __device__ __forceinline__ void Advance(const typename Tile::Element* keys, cons
       keys + Tile::StateRow(), tile.rows, weight, s);
 }
 
-// each(offset in a state [N, P], element) for those of a warp's part that exist.
-template <class Tile, class Each>
-__device__ __forceinline__ void ForState(float (&s)[Tile::kM][Tile::kP / 8][4], int64_t N,
-                                         int64_t P, Each each) {
-  ForFragment(s, [&](int r, int p, float& x) {
-    const int n = Tile::StateRow() + FragmentRow(r);
-    if (n < N && p < P) each(n * P + p, x);
-  });
+// A warp's part of a state [N, P] from memory or to it; null is zero.
+template <class Tile>
+__device__ __forceinline__ void LoadState(float (&s)[Tile::kM][Tile::kP / 8][4], int64_t N,
+                                          int64_t P, const float* from) {
+  LoadFragment(s, static_cast<int>(N) - Tile::StateRow(), static_cast<int>(P), P,
+               from == nullptr ? nullptr : from + Tile::StateRow() * P);
+}
+template <class Tile>
+__device__ __forceinline__ void SaveState(const float (&s)[Tile::kM][Tile::kP / 8][4], int64_t N,
+                                          int64_t P, float* to) {
+  SaveFragment(s, static_cast<int>(N) - Tile::StateRow(), static_cast<int>(P), P,
+               to + Tile::StateRow() * P);
 }
 
 // Block (u, h, b): what unit u of `chunks` chunks adds to the state of head h at its end,
@@ -195,7 +228,7 @@ __global__ void __launch_bounds__(kSsdThreads)
         s);
   }
   if (threadIdx.x == 0) whole[(b * gridDim.x + u) * a.H + h] = product;
-  if (out != nullptr) ForState<Tile>(s, a.N, a.P, [&](int64_t at, float x) { out[at] = x; });
+  if (out != nullptr) SaveState<Tile>(s, a.N, a.P, out);
 }
 
 // The two launches that leave the states of units in `states`.
