@@ -17,7 +17,8 @@ void Tell(const AsyncCopy& copy) {
 void Complete(const AsyncCopy& copy) {
   Tell(copy);
   Unwatched unwatched;
-  std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
+  // A copy of zeros alone may have no source.
+  if (copy.bytes > 0) std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
   std::memset(static_cast<char*>(copy.to) + copy.bytes, 0, static_cast<size_t>(copy.zeros));
 }
 
