@@ -134,6 +134,10 @@ TEST(Dataset, ValidationGoesThroughTheLastPartInOrder) {
   EXPECT_EQ(second.inputs[14], 198);
   EXPECT_EQ(second.inputs[15], 0);
   EXPECT_EQ(first.target_bytes + second.target_bytes, 39);
+  const Batch cut = data.ValidationBatch(0, 4, 6, 8);
+  EXPECT_EQ(cut.target_count, 8);
+  EXPECT_EQ(cut.target_bytes, 8);
+  for (size_t t = 0; t < 24; ++t) EXPECT_EQ(cut.targets[t], t < 8 ? first.targets[t] : kNoTarget);
   for (int64_t step = 0; step < 30; ++step)
     for (const int32_t id : data.SampleBatch({.step = step}, 4, 6).targets) EXPECT_LT(id, 160);
 }
@@ -173,6 +177,18 @@ TEST(Dataset, DocumentsOfJsonlRestartThePosition) {
     }
     EXPECT_EQ(batch.position[0], 0);
   }
+}
+
+TEST(Dataset, JsonlMayHaveBlankLinesAnyLineEndsAndByteOrderMarks) {
+  const DataFile file(
+      "\xef\xbb\xbf{\"text\": \"abc\"}\r\n\r\n \t\n  {\"text\": \"def\"}  \n"
+      "\xef\xbb\xbf{\"text\": \"gh\\n\"}\n\n");
+  const Dataset data = *Dataset::Open(file.config(Format::kJsonl), Bytes(), 8);
+  EXPECT_EQ(data.documents(), 3);
+  const Batch batch = data.SampleBatch({}, 1, 8);
+  EXPECT_EQ(batch.inputs, (std::vector<int32_t>{'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'}));
+  EXPECT_EQ(batch.targets,
+            (std::vector<int32_t>{'b', 'c', kNoTarget, 'e', 'f', kNoTarget, 'h', '\n'}));
 }
 
 TEST(Dataset, TokenFilesOfEveryEncodingAreTheSameTokens) {
@@ -228,8 +244,35 @@ TEST(DatasetErrors, OfJsonl) {
   EXPECT_EQ(error("{\"text\": 3}"), "F:1: 'text' is the number 3; a string is expected");
   EXPECT_EQ(error("{\"text\": \"a\", \"text\": \"b\"}"), "F:1: the key 'text' is given twice");
   EXPECT_EQ(error("[\"text\"]"), "F:1: an object with the key 'text' is expected, not an array");
-  EXPECT_EQ(error("{\"text\": \"good\"}\n\n").substr(0, 27), "F:2: not valid JSON at byte");
-  EXPECT_EQ(error("{\"text\": \"cut").substr(0, 27), "F:1: not valid JSON at byte");
+  EXPECT_EQ(error("{\"text\": \"cut"),
+            R"(F:1: not valid JSON at byte 14: 'invalid string: missing closing quote; last read: )"
+            R"(\'\"cut\'')");
+  EXPECT_EQ(error("\n{\"text\": \"good\"}\nplain words\n"),
+            "F:3: each line is a JSON object such as {\"text\": \"a document\"}, but this one "
+            "begins with 'plain words'");
+  for (const char* nothing : {"\n", " \t\r\n\n", "\xef\xbb\xbf\n", "{\"text\": \"\"}\n"})
+    EXPECT_EQ(error(nothing),
+              "F: no line holds a document with any text; there is nothing to train on");
+}
+
+TEST(DatasetErrors, OfDataWithoutATarget) {
+  std::string rows;
+  for (int i = 0; i < 200; ++i) rows += "{\"text\": \"a\"}\n";
+  const auto error = [](const std::string& bytes, double val_fraction) {
+    const DataFile file(bytes);
+    return file.Error(file.config(Format::kJsonl, val_fraction));
+  };
+  EXPECT_EQ(error(rows, 0.05),
+            "F: the training part has 190 documents of one token each, so no token has a next one "
+            "to predict; give longer documents");
+  EXPECT_EQ(error(rows, 1),
+            "F: the file has 200 documents of one token each, so no token has a next one to "
+            "predict; give longer documents");
+  EXPECT_EQ(
+      error("{\"text\": \"abcdefgh\"}\n" + rows, 0.5),
+      "F: the validation part has 104 documents of one token each, so no token has a next one "
+      "to predict; give longer documents");
+  EXPECT_EQ(error("{\"text\": \"abcdefgh\"}\n" + rows + "{\"text\": \"ab\"}\n", 0.5), "");
 }
 
 TEST(DatasetErrors, OfTokenFiles) {

@@ -88,7 +88,7 @@ TEST_F(GpuRuntime, StepsAreOneGraphAndTrainAsOnTheCpu) {
   EXPECT_EQ(last.captures, 1);
   EXPECT_EQ(last.graph_launches, 6);
   EXPECT_EQ(last.launches - first.launches, first.launches);  // those of the one that is recorded
-  EXPECT_NEAR(t.Evaluate(*data).loss, (*cpu)->Evaluate(*data).loss, 1e-3);
+  EXPECT_NEAR(t.Evaluate(*data)->loss, (*cpu)->Evaluate(*data)->loss, 1e-3);
   EXPECT_EQ(last.allocations, allocations);  // what kernels use between launches was foreseen
 }
 

@@ -82,7 +82,7 @@ TEST_F(RunTest, CudaKernelsOnTheHostTrainAlike) {
     EXPECT_NEAR(got->loss, want->loss, 1e-5 * want->loss);
     EXPECT_NEAR(got->grad_norm, want->grad_norm, 1e-4 * want->grad_norm);
   }
-  EXPECT_NEAR((*simt)->Evaluate(*data).loss, (*cpu)->Evaluate(*data).loss, 1e-4);
+  EXPECT_NEAR((*simt)->Evaluate(*data)->loss, (*cpu)->Evaluate(*data)->loss, 1e-4);
 }
 
 TEST_F(RunTest, ResumedAtItsMiddleIsTheSameRunOnAnyNumberOfThreads) {

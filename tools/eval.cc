@@ -44,11 +44,15 @@ int Eval(const Options& o) {
   Context ctx(*device, &arena);
   ctx.compute = t.precision;
   const bool terminal = isatty(STDERR_FILENO) != 0;
-  const Evaluation e = Evaluate(ctx, *run->model, *data, B, T, o.tokens, [&](int64_t i, int64_t n) {
-    if (terminal)
-      std::fprintf(stderr, "\r\033[Kbatch %ld of %ld%s", static_cast<long>(i), static_cast<long>(n),
-                   i == n ? "\r\033[K" : "");
-  });
+  const absl::StatusOr<Evaluation> evaluation =
+      Evaluate(ctx, *run->model, *data, B, T, o.tokens, [&](int64_t i, int64_t n) {
+        if (terminal)
+          std::fprintf(stderr, "\r\033[Kbatch %ld of %ld%s", static_cast<long>(i),
+                       static_cast<long>(n), i == n ? "\r\033[K" : "");
+        return true;
+      });
+  if (!evaluation.ok()) return Fail(evaluation.status(), CodeOf(evaluation.status()));
+  const Evaluation& e = *evaluation;
   if (o.json) {
     const nlohmann::json out = {{"loss", e.loss},
                                 {"bits_per_byte", e.bits_per_byte},

@@ -54,6 +54,19 @@ absl::Status CheckLength(const DataConfig& config, int64_t train, int64_t val, i
   return absl::OkStatus();
 }
 
+// Documents of one token each, whose ends nothing announces, leave no target in [begin, end), a
+// loss of 0 that no model earned.
+absl::Status CheckTargets(const DataConfig& config, absl::string_view part,
+                          const TokenStream& stream, int64_t begin, int64_t end) {
+  const auto& begins = stream.document_begins();
+  const auto documents = std::upper_bound(begins.begin(), begins.end(), end - 1) -
+                         std::upper_bound(begins.begin(), begins.end(), begin);
+  if (end - begin < 2 || documents < end - 1 - begin) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(config.path, ": the ", part, " has ", end - begin,
+                                                 " documents of one token each, so no token has a "
+                                                 "next one to predict; give longer documents"));
+}
+
 double BytesPerToken(const TokenStream& stream, const Tokenizer& tokenizer) {
   if (tokenizer.ids_are_bytes()) return 1;
   std::vector<int32_t> ids(static_cast<size_t>(std::min<int64_t>(stream.size(), 1 << 20)));
@@ -92,8 +105,13 @@ absl::StatusOr<Dataset> Dataset::Open(const DataConfig& config,
   TESSERA_ASSIGN_OR_RETURN(TokenStream stream, OpenStream(config, *tokenizer));
   const int64_t train_tokens = SplitPoint(stream, config.val_fraction);
   TESSERA_RETURN_IF_ERROR(CheckLength(config, train_tokens, stream.size() - train_tokens, T));
-  return Dataset(std::move(stream), std::move(tokenizer), train_tokens,
-                 config.format != DataConfig::Format::kJsonl);
+  const bool documents_announced = config.format != DataConfig::Format::kJsonl;
+  if (!documents_announced) {
+    TESSERA_RETURN_IF_ERROR(CheckTargets(config, "training part", stream, 0, train_tokens));
+    TESSERA_RETURN_IF_ERROR(CheckTargets(config, train_tokens == 0 ? "file" : "validation part",
+                                         stream, train_tokens, stream.size()));
+  }
+  return Dataset(std::move(stream), std::move(tokenizer), train_tokens, documents_announced);
 }
 
 // The T + 1 tokens from `begin` on, as far as `end`: inputs, and the same one later as targets.
@@ -145,7 +163,7 @@ int64_t Dataset::ValidationBatches(int64_t B, int64_t T) const {
   return (targets + B * T - 1) / (B * T);
 }
 
-Batch Dataset::ValidationBatch(int64_t i, int64_t B, int64_t T) const {
+Batch Dataset::ValidationBatch(int64_t i, int64_t B, int64_t T, int64_t most_targets) const {
   TESSERA_CHECK(i >= 0 && i < ValidationBatches(B, T), "batch %ld of %ld", i,
                 ValidationBatches(B, T));
   Batch batch = MakeBatch(B, T, has_documents());
@@ -153,9 +171,14 @@ Batch Dataset::ValidationBatch(int64_t i, int64_t B, int64_t T) const {
     const int64_t begin = train_tokens_ + (i * B + row) * T;
     if (begin + 1 < stream_.size()) FillRow(begin, stream_.size(), row, batch);
   }
-  for (const int32_t id : batch.targets)
-    if (id != kNoTarget)
-      batch.target_bytes += static_cast<int64_t>(tokenizer_->TokenBytes(id).size());
+  batch.target_count = std::min(batch.target_count, most_targets);
+  int64_t targets = 0;
+  for (int32_t& id : batch.targets) {
+    if (id != kNoTarget && targets == batch.target_count) id = kNoTarget;
+    if (id == kNoTarget) continue;
+    ++targets;
+    batch.target_bytes += static_cast<int64_t>(tokenizer_->TokenBytes(id).size());
+  }
   return batch;
 }
 

@@ -54,7 +54,8 @@ class Dataset {
  public:
   // Opens, tokenises where needed and splits. `T` is the sequence length that must fit. Errors: a
   // file that is missing, empty or not of its format (with line or byte), a token id that the
-  // tokenizer does not have (with its place), fewer tokens than one sequence needs.
+  // tokenizer does not have (with its place), fewer tokens than one sequence needs, a part in which
+  // no token has a next one to predict.
   static absl::StatusOr<Dataset> Open(const DataConfig& config,
                                       std::shared_ptr<const Tokenizer> tokenizer, int64_t T);
 
@@ -64,9 +65,10 @@ class Dataset {
   Batch SampleBatch(const BatchIndex& index, int64_t B, int64_t T) const;
 
   // The validation part in order: batch `i` has the windows [i*B, i*B + B) of T tokens. Each of its
-  // tokens but the first is a target once; rows and places past the end have input 0, kNoTarget.
+  // tokens but the first is a target once; rows and places past the end have input 0, kNoTarget,
+  // and so have targets after the first `most_targets` of the batch.
   int64_t ValidationBatches(int64_t B, int64_t T) const;
-  Batch ValidationBatch(int64_t i, int64_t B, int64_t T) const;
+  Batch ValidationBatch(int64_t i, int64_t B, int64_t T, int64_t most_targets = INT64_MAX) const;
 
   int64_t train_tokens() const { return train_tokens_; }
   int64_t val_tokens() const { return stream_.size() - train_tokens_; }

@@ -26,14 +26,14 @@ void LoadBatch(Context& ctx, const Batch& batch, Tensor* tokens, Tensor* targets
   Upload(device, ctx.position.raw(), Positions(batch).data(), ctx.position.bytes());
 }
 
-Evaluation Evaluate(Context& ctx, const Model& model, const Dataset& data, int64_t B, int64_t T,
-                    int64_t most_tokens, const std::function<void(int64_t, int64_t)>& progress) {
-  const int64_t batches =
-      std::min(std::max<int64_t>(1, most_tokens / (B * T)), data.ValidationBatches(B, T));
+absl::StatusOr<Evaluation> Evaluate(Context& ctx, const Model& model, const Dataset& data,
+                                    int64_t B, int64_t T, int64_t most_tokens,
+                                    const EvaluationProgress& progress) {
+  const int64_t batches = data.ValidationBatches(B, T);
   Evaluation e;
   double nats = 0, bytes = 0;
-  for (int64_t i = 0; i < batches; ++i) {
-    const Batch batch = data.ValidationBatch(i, B, T);
+  for (int64_t i = 0; i < batches && e.tokens < most_tokens && !e.stopped; ++i) {
+    const Batch batch = data.ValidationBatch(i, B, T, most_tokens - e.tokens);
     if (batch.target_count > 0) {
       Tensor tokens, targets;
       LoadBatch(ctx, batch, &tokens, &targets);
@@ -44,8 +44,14 @@ Evaluation Evaluate(Context& ctx, const Model& model, const Dataset& data, int64
       e.tokens += batch.target_count;
       ctx.position = Tensor();  // its memory is the next batch's
     }
-    if (progress) progress(i + 1, batches);
+    // As many more as the targets that are left fill, if none is masked.
+    const int64_t left = (most_tokens - e.tokens) / (B * T) + (most_tokens > e.tokens ? 1 : 0);
+    if (progress) e.stopped = !progress(i + 1, std::min(batches, i + 1 + left));
   }
+  if (e.tokens == 0 && !e.stopped)
+    return absl::InvalidArgumentError(
+        "nothing was evaluated: no token of the data has a next one to predict; give longer "
+        "documents or more of them");
   e.loss = nats / static_cast<double>(std::max<int64_t>(1, e.tokens));
   e.bits_per_byte = nats / std::log(2.0) / std::max(1.0, bytes);
   return e;

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -46,11 +47,13 @@ class StrictBuilder final : public Json::json_sax_t {
   }
 
   bool parse_error(std::size_t position, const std::string&, const Json::exception& e) override {
-    // The library's text is "[json.exception…] parse error at …: the reason".
-    const absl::string_view text = e.what();
-    const size_t colon = text.find(": ");
-    error_ = absl::StrCat("not valid JSON at byte ", position, ": ",
-                          Quote(colon == text.npos ? text : text.substr(colon + 2)));
+    // The library's text is "[json.exception…] parse error at …: syntax error while parsing … - the
+    // reason".
+    absl::string_view text = e.what();
+    for (const absl::string_view before : {": ", " - "})
+      if (const size_t at = text.find(before); at != text.npos)
+        text.remove_prefix(at + before.size());
+    error_ = absl::StrCat("not valid JSON at byte ", position, ": ", Quote(text));
     return false;
   }
 
@@ -109,6 +112,8 @@ absl::StatusOr<const Json*> Get(const Json& object, absl::string_view key, absl:
 }  // namespace
 
 absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view where, int max_depth) {
+  if (absl::StripAsciiWhitespace(text).empty())
+    return Bad(where, "empty; a JSON value is expected");
   StrictBuilder builder(max_depth);
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) return Bad(where, builder.error());
   return builder.Take();

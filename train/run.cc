@@ -188,13 +188,17 @@ absl::StatusOr<std::string> TrainRun(
     std::vector<EventWriter::Scalar> scalars = {
         {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}, {"mfu", r.mfu}};
     if (validates(r.step)) {
-      const Evaluation e = trainer->Evaluate(data);
-      TESSERA_RETURN_IF_ERROR(metrics.Write({{"step", r.step},
-                                             {"val_loss", e.loss},
-                                             {"val_bits_per_byte", e.bits_per_byte},
-                                             {"val_tokens", e.tokens}}));
-      scalars.push_back({"val_bits_per_byte", e.bits_per_byte});
-      message(absl::StrCat("step ", r.step, ": validation ", e.bits_per_byte, " bits per byte"));
+      TESSERA_ASSIGN_OR_RETURN(const Evaluation e, trainer->Evaluate(data, [&](int64_t, int64_t) {
+        return *interrupted == 0;
+      }));
+      if (!e.stopped) {
+        TESSERA_RETURN_IF_ERROR(metrics.Write({{"step", r.step},
+                                               {"val_loss", e.loss},
+                                               {"val_bits_per_byte", e.bits_per_byte},
+                                               {"val_tokens", e.tokens}}));
+        scalars.push_back({"val_bits_per_byte", e.bits_per_byte});
+        message(absl::StrCat("step ", r.step, ": validation ", e.bits_per_byte, " bits per byte"));
+      }
     }
     const double wall =
         std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();

@@ -3,7 +3,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "core/status.h"
 #include "train/json.h"
 #include "train/token_stream.h"
@@ -21,6 +23,7 @@ absl::StatusOr<MappedFile> OpenNotEmpty(const std::string& path) {
   return file;
 }
 
+constexpr absl::string_view kByteOrderMark = "\xef\xbb\xbf";  // U+FEFF in UTF-8
 constexpr int64_t kHeader_words = 256, kHeader_bytes = kHeader_words * 4;
 
 struct Layout {
@@ -103,15 +106,25 @@ absl::StatusOr<TokenStream> OpenJsonl(const std::string& path, const Tokenizer& 
   absl::string_view rest = file.bytes();
   for (int64_t line = 1; !rest.empty(); ++line) {
     const size_t end = std::min(rest.find('\n'), rest.size());
+    absl::string_view row = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    absl::ConsumePrefix(&row, kByteOrderMark);  // at the start of each file that was joined to this
+    row = absl::StripAsciiWhitespace(row);
+    if (row.empty()) continue;
     const std::string where = absl::StrCat(path, ":", line);
-    TESSERA_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(rest.substr(0, end), where));
+    if (row[0] != '{' && row[0] != '[')
+      return Bad(where, absl::StrCat("each line is a JSON object such as {\"text\": \"a "
+                                     "document\"}, but this one begins with ",
+                                     Quote(row.substr(0, 20))));
+    TESSERA_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(row, where));
     TESSERA_ASSIGN_OR_RETURN(const std::string text, GetString(document, "text", where));
     const absl::StatusOr<std::vector<int32_t>> ids = tokenizer.Encode(text);
     if (!ids.ok()) return Bad(where, ids.status().message());
     if (!ids->empty()) stream.BeginDocument(stream.size());
     stream.Append(*ids);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
   }
+  if (stream.size() == 0)
+    return Bad(path, "no line holds a document with any text; there is nothing to train on");
   return stream;
 }
 

@@ -276,10 +276,11 @@ absl::StatusOr<StepReport> Trainer::Finish() {
   return report;
 }
 
-Evaluation Trainer::Evaluate(const Dataset& data) {
+absl::StatusOr<Evaluation> Trainer::Evaluate(const Dataset& data,
+                                             const EvaluationProgress& progress) {
   const TrainConfig& t = config_.train;
   Context ctx = NewContext();
-  return tessera::Evaluate(ctx, *model_, data, t.batch, t.seq, t.eval_tokens);
+  return tessera::Evaluate(ctx, *model_, data, t.batch, t.seq, t.eval_tokens, progress);
 }
 
 std::vector<Trainer::Named> Trainer::Weights() const {

@@ -61,7 +61,8 @@ class Trainer {
   // Of the steps started.
   int64_t step() const { return step_; }
   // The next ones need that all steps started are finished.
-  Evaluation Evaluate(const Dataset& data);
+  absl::StatusOr<Evaluation> Evaluate(const Dataset& data,
+                                      const EvaluationProgress& progress = nullptr);
   // What a checkpoint holds.
   struct Named {
     std::string name;
