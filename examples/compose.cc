@@ -21,10 +21,11 @@ train: {batch: 4, seq: 128, steps: 40, warmup: 5})",
     if (step.step % 10 == 0) std::printf("step %ld: loss %.3f\n", step.step, step.loss);
   }
   const auto prompt = tokenizer->Encode("const auto ").value();
-  tessera::Generate(trainer->model(), tessera::Device::kCpu, prompt, 60, {}, tessera::DType::kF32,
-                    [&](int32_t token) {
-                      return std::fputs(std::string(tokenizer->TokenBytes(token)).c_str(),
-                                        stdout) >= 0;
-                    });
+  const auto written = tessera::Generate(
+      trainer->model(), tessera::Device::kCpu, prompt, 60, {}, tessera::DType::kF32,
+      [&](int32_t token) {
+        return std::fputs(std::string(tokenizer->TokenBytes(token)).c_str(), stdout) >= 0;
+      });
   std::puts("");
+  return written.ok() ? 0 : 1;
 }

@@ -1,9 +1,11 @@
 #include "generate/generator.h"
 
+#include <algorithm>
 #include <chrono>
 
+#include "absl/strings/str_cat.h"
 #include "arch/cost.h"
-#include "kernels/device/memory.h"
+#include "core/status.h"
 
 namespace tessera {
 namespace {
@@ -14,79 +16,169 @@ double Since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Calls of the model after its state.
-class Reader {
+// Makes the calls of the prompt or of every second step.
+class Caller {
  public:
-  Reader(Context& ctx, const Model& model, int64_t capacity)
-      : ctx_(ctx), model_(model), state_(model.NewState(1, capacity)) {}
+  Caller(Context ctx, const Model& model) : ctx_(std::move(ctx)), model_(model) {}
 
-  // The logits of the last token.
-  Tensor Advance(std::span<const int32_t> tokens) {
+  // The logits of the last of `tokens`.
+  Tensor Call(std::span<const int32_t> tokens, ModelState* state) {
     const int64_t T = static_cast<int64_t>(tokens.size());
     const Tensor in = ctx_.New({1, T}, DType::kI32);
     ctx_.position = ctx_.New({1, T}, DType::kI32);
     Upload(ctx_.device(), in.raw(), tokens.data(), in.bytes());
-    Upload(ctx_.device(), ctx_.position.raw(), state_.NextPositions(T).data(), in.bytes());
+    Upload(ctx_.device(), ctx_.position.raw(), state->NextPositions(T).data(), in.bytes());
     Tensor logits;
     const auto work = [&] {
-      logits = model_.LastLogits(ctx_, model_.Hidden(ctx_, in, &state_)).value();
+      logits = model_.LastLogits(ctx_, model_.Hidden(ctx_, in, state)).value();
     };
-    // The first calls are not recorded: kernels take memory that they keep.
-    if (calls_++ < 2)
+    // The first call is not recorded: kernels take memory that they keep.
+    if (calls_++ == 0)
       work();
     else
       RunAsGraph(ctx_.device(), &graph_, work);
+    ctx_.position = Tensor();
     return logits;
   }
-  int64_t state_bytes() const { return state_.bytes(); }
+  int64_t cuda_scratch_bytes() const { return ctx_.cuda_scratch_bytes(); }
 
  private:
-  Context& ctx_;
+  Context ctx_;
   const Model& model_;
-  ModelState state_;
   int64_t calls_ = 0;
   std::unique_ptr<CudaDevice::Graph> graph_;
 };
 
-int32_t Draw(Device device, const Tensor& logits, const Sampling& sampling, uint64_t index) {
-  return ByDType(logits.dtype(), [&](auto tag) {
-    std::vector<decltype(tag)> row(static_cast<size_t>(logits.dim(-1)));
-    Download(device, row.data(), logits.raw(), logits.bytes());
-    return Sample(std::vector<float>(row.begin(), row.end()), sampling, index);
-  });
+Context On(Device device, Arena* arena, DType compute) {
+  Context ctx(device, arena);
+  ctx.compute = compute;
+  return ctx;
 }
 
-// The memory of a whole generation: each call on the meta device, since new states are made before
-// old ones go and so the holes they leave differ from step to step.
-PassMemory PeakMemory(const Model& model, int64_t prompt, int64_t tokens, DType compute) {
-  return MeasureMemory(compute, [&](Context& ctx) {
-    Reader reader(ctx, model, prompt + tokens);
-    const std::vector<int32_t> any(static_cast<size_t>(prompt));
-    reader.Advance(any);
-    for (int64_t i = 1; i < tokens; ++i) reader.Advance(std::span(any).first(1));
-  });
+// A model on its way through a sequence.
+class Reader {
+ public:
+  Reader(const Model& model, Device device, const GenerationMemory& memory, DType compute,
+         int64_t capacity)
+      : prefill_arena_(MemoryOf(device, memory.prefill)),
+        step_arenas_{Arena(MemoryOf(device, memory.step)), Arena(MemoryOf(device, memory.step))},
+        prefill_(On(device, &prefill_arena_, compute), model),
+        steps_{{On(device, &step_arenas_[0], compute), model},
+               {On(device, &step_arenas_[1], compute), model}},
+        state_(model.NewState(1, capacity)) {}
+
+  Tensor Prefill(std::span<const int32_t> prompt) { return prefill_.Call(prompt, &state_); }
+  Tensor Step(int32_t token) {
+    const size_t turn = static_cast<size_t>(steps_made_++ % 2);
+    TESSERA_CHECK(step_arenas_[turn].live_bytes() == 0,
+                  "a block keeps %ld bytes of its state for longer than a step",
+                  step_arenas_[turn].live_bytes());
+    return steps_[turn].Call(std::span(&token, 1), &state_);
+  }
+  int64_t state_bytes() const { return state_.bytes(); }
+
+ private:
+  Arena prefill_arena_, step_arenas_[2];
+  Caller prefill_, steps_[2];
+  ModelState state_;
+  int64_t steps_made_ = 0;
+};
+
+// Logits on the host, in buffers that stay.
+class Logits {
+ public:
+  std::span<const float> Read(Device device, const Tensor& logits) {
+    const size_t n = static_cast<size_t>(logits.elements());
+    floats_.resize(n);
+    if (logits.dtype() == DType::kF32) {
+      Download(device, floats_.data(), logits.raw(), logits.bytes());
+    } else {
+      halves_.resize(n);
+      Download(device, halves_.data(), logits.data<bf16>(), logits.bytes());
+      std::transform(halves_.begin(), halves_.end(), floats_.begin(),
+                     [](bf16 x) { return static_cast<float>(x); });
+    }
+    return floats_;
+  }
+
+ private:
+  std::vector<float> floats_;
+  std::vector<bf16> halves_;
+};
+
+absl::Status CheckRequest(const Model& model, std::span<const int32_t> prompt, int64_t tokens,
+                          const Sampling& sampling) {
+  TESSERA_RETURN_IF_ERROR(sampling.Check());
+  if (prompt.empty())
+    return absl::InvalidArgumentError("the prompt is empty; at least one token is needed");
+  for (size_t i = 0; i < prompt.size(); ++i)
+    if (prompt[i] < 0 || prompt[i] >= model.vocab_size())
+      return absl::InvalidArgumentError(absl::StrCat("token ", i, " of the prompt has id ",
+                                                     prompt[i], ", but the model's vocabulary has ",
+                                                     model.vocab_size(), " tokens"));
+  const int64_t most = int64_t{INT32_MAX} - static_cast<int64_t>(prompt.size());
+  if (tokens < 0 || tokens > most)
+    return absl::InvalidArgumentError(absl::StrCat(tokens, " new tokens after a prompt of ",
+                                                   prompt.size(), "; from 0 to ", most,
+                                                   " are possible"));
+  return absl::OkStatus();
+}
+
+// As if the model had read so many tokens: what a step asks for depends on nothing else.
+void MoveTo(const Model& model, int64_t tokens, ModelState* state) {
+  state->tokens = tokens;
+  std::fill(state->position.begin(), state->position.end(), tokens);
+  for (const Model::Layer& layer : model.layers())
+    for (size_t b = 0; b < layer.blocks.size(); ++b)
+      state->At(layer.first_state + static_cast<int64_t>(b))->tokens = tokens;
 }
 
 }  // namespace
 
-Generation Generate(const Model& model, Device device, std::span<const int32_t> prompt,
-                    int64_t tokens, const Sampling& sampling, DType compute,
-                    const std::function<bool(int32_t)>& on_token) {
-  const int64_t prompt_tokens = static_cast<int64_t>(prompt.size());
-  Arena arena(MemoryOf(device, PeakMemory(model, prompt_tokens, tokens, compute)));
-  Context ctx(device, &arena);
-  ctx.compute = compute;
-  Generation g{.prompt_tokens = prompt_tokens};
-  if (tokens <= 0) return g;
-  Reader reader(ctx, model, prompt_tokens + tokens);
+GenerationMemory MeasureGeneration(const Model& model, int64_t prompt_tokens, int64_t tokens,
+                                   DType compute) {
+  Arena prefill(Arena::Backing::kMeta, 0);
+  Arena steps[2] = {Arena(Arena::Backing::kMeta, 0), Arena(Arena::Backing::kMeta, 0)};
+  GenerationMemory memory;
+  ModelState state = model.NewState(1, prompt_tokens + tokens);
+  const std::vector<int32_t> any(static_cast<size_t>(prompt_tokens));
+  const auto call = [&](Arena* arena, std::span<const int32_t> in, PassMemory* most) {
+    Caller caller(On(Device::kMeta, arena, compute), model);
+    caller.Call(in, &state);
+    most->bytes = std::max(most->bytes, arena->peak_bytes());
+    most->scratch_bytes = std::max(most->scratch_bytes, caller.cuda_scratch_bytes());
+  };
+  call(&prefill, any, &memory.prefill);
+  const int64_t first = prompt_tokens, last = prompt_tokens + tokens - 2;
+  for (int64_t at = first, turn = 0; at <= last; turn ^= 1) {
+    MoveTo(model, at, &state);
+    call(&steps[turn], std::span(any).first(1), &memory.step);
+    at = at == last ? last + 1 : std::min(last, first + 2 * (at - first) + 1);
+  }
+  return memory;
+}
+
+absl::StatusOr<Generation> Generate(const Model& model, Device device,
+                                    std::span<const int32_t> prompt, int64_t tokens,
+                                    const Sampling& sampling, DType compute,
+                                    const std::function<bool(int32_t)>& on_token) {
+  TESSERA_RETURN_IF_ERROR(CheckRequest(model, prompt, tokens, sampling));
+  Generation g{.prompt_tokens = static_cast<int64_t>(prompt.size())};
+  if (tokens == 0) return g;
+  Reader reader(model, device, MeasureGeneration(model, g.prompt_tokens, tokens, compute), compute,
+                g.prompt_tokens + tokens);
+  Sampler sampler(sampling);
+  Logits logits;
   auto start = Clock::now();
-  int32_t next = Draw(device, reader.Advance(prompt), sampling, 0);
+  TESSERA_ASSIGN_OR_RETURN(int32_t next,
+                           sampler.Draw(logits.Read(device, reader.Prefill(prompt)), 0));
   g.prefill_seconds = Since(start);
   g.tokens.push_back(next);
   bool go = on_token(next);
   start = Clock::now();
   while (go && static_cast<int64_t>(g.tokens.size()) < tokens) {
-    next = Draw(device, reader.Advance(std::span(&next, 1)), sampling, g.tokens.size());
+    TESSERA_ASSIGN_OR_RETURN(next,
+                             sampler.Draw(logits.Read(device, reader.Step(next)), g.tokens.size()));
     g.tokens.push_back(next);
     ++g.decoded_tokens;
     go = on_token(next);

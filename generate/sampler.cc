@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <functional>
+#include <limits>
 
 #include "absl/strings/str_format.h"
 #include "core/rng.h"
@@ -25,42 +26,66 @@ absl::Status Sampling::Check() const {
   return absl::OkStatus();
 }
 
-int32_t Sample(std::span<const float> logits, const Sampling& sampling, uint64_t index) {
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  // Equal logits stand in the order of their ids.
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
-  });
-  if (sampling.temperature == 0) return order[0];
-  size_t keep = order.size();
-  if (sampling.top_k > 0) keep = std::min(keep, static_cast<size_t>(sampling.top_k));
-  const double best = logits[static_cast<size_t>(order[0])];
-  std::vector<double> p(keep);
-  double sum = 0;
-  for (size_t i = 0; i < keep; ++i) {
-    p[i] = std::exp((logits[static_cast<size_t>(order[i])] - best) / sampling.temperature);
-    sum += p[i];
-  }
-  if (sampling.top_p < 1) {
-    double held = 0;
-    for (size_t i = 0; i < keep; ++i) {
-      held += p[i] / sum;
-      if (held >= sampling.top_p) {
-        keep = i + 1;
-        break;
-      }
+template <class Holds>
+size_t Sampler::Fewest(std::span<Candidate> candidates, double weight, Holds holds) {
+  // Halves the range in which the last one must be; what is before it is known to be needed.
+  constexpr size_t kSmall = 32;
+  auto begin = candidates.begin(), end = candidates.end();
+  while (static_cast<size_t>(end - begin) > kSmall) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end);
+    double half = 0;
+    for (auto c = begin; c != middle; ++c) half += c->weight;
+    if (holds(half, weight)) {
+      end = middle;
+    } else {
+      weight -= half;
+      begin = middle;
     }
   }
-  while (keep > 1 && p[keep - 1] < sampling.min_p * p[0]) --keep;
-  const double total =
-      std::accumulate(p.begin(), p.begin() + static_cast<std::ptrdiff_t>(keep), 0.0);
-  double left = Rng(sampling.seed, "sample").Uniform(index) * total;
-  for (size_t i = 0; i + 1 < keep; ++i) {
-    if (left < p[i]) return order[i];
-    left -= p[i];
+  std::sort(begin, end);
+  double sum = 0;
+  for (auto c = begin; c != end; ++c) {
+    sum += c->weight;
+    if (holds(sum, weight)) return static_cast<size_t>(c - candidates.begin()) + 1;
   }
-  return order[keep - 1];
+  return static_cast<size_t>(end - candidates.begin());  // rounding left nothing that holds it all
+}
+
+absl::StatusOr<int32_t> Sampler::Draw(std::span<const float> logits, uint64_t index) {
+  size_t best = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (!(logits[i] <= std::numeric_limits<float>::max()))
+      return absl::FailedPreconditionError(absl::StrFormat(
+          "the logit of token %d is %s; the model's weights or its activations have overflowed", i,
+          std::isnan(logits[i]) ? "not a number" : "infinite"));
+    if (logits[i] > logits[best]) best = i;
+  }
+  if (logits.empty() || std::isinf(logits[best]))
+    return absl::FailedPreconditionError(
+        absl::StrFormat("none of the %d logits is finite", logits.size()));
+  if (sampling_.temperature == 0) return static_cast<int32_t>(best);
+
+  candidates_.resize(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i)
+    candidates_[i] = {.logit = logits[i], .id = static_cast<int32_t>(i)};
+  if (sampling_.top_k > 0 && static_cast<uint64_t>(sampling_.top_k) < candidates_.size()) {
+    const auto k = static_cast<std::ptrdiff_t>(sampling_.top_k);
+    std::nth_element(candidates_.begin(), candidates_.begin() + k, candidates_.end());
+    candidates_.resize(static_cast<size_t>(k));
+  }
+  const auto total = [&] {
+    double sum = 0;
+    for (const Candidate& c : candidates_) sum += c.weight;
+    return sum;
+  };
+  for (Candidate& c : candidates_)
+    c.weight = std::exp((static_cast<double>(c.logit) - logits[best]) / sampling_.temperature);
+  if (sampling_.top_p < 1)
+    candidates_.resize(Fewest(candidates_, sampling_.top_p * total(), std::greater_equal<>()));
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < sampling_.min_p; });
+  const double drawn = Rng(sampling_.seed, "sample").Uniform(index) * total();
+  return candidates_[Fewest(candidates_, drawn, std::greater<>()) - 1].id;
 }
 
 }  // namespace tessera

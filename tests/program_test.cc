@@ -231,6 +231,45 @@ TEST_F(Program, TrainsEvaluatesAndGenerates) {
   EXPECT_NE(nlohmann::json::parse(Tessera(generate + "'line ' --seed 2").output)["tokens"],
             g["tokens"]);
 
+  // Every byte of a prompt counts, wherever it comes from.
+  Write("prompt.txt", "line ");
+  const std::string from = "generate --run " + run + " --tokens 12 --json --prompt-file ";
+  EXPECT_EQ(nlohmann::json::parse(Tessera(from + At("prompt.txt")).output)["tokens"], g["tokens"]);
+  const Ended piped =
+      Shell("printf 'line ' | " + std::string(kProgram) + " " + from + "- 2>/dev/null");
+  EXPECT_EQ(nlohmann::json::parse(piped.output)["tokens"], g["tokens"]);
+  EXPECT_EQ(nlohmann::json::parse(piped.output)["prompt"], "line ");
+  EXPECT_EQ(Error(from + At("none.txt"), 1),
+            "tessera: cannot open F/none.txt: No such file or directory (ENOENT)\n");
+  const std::string either =
+      "tessera: give the prompt by either --prompt TEXT or --prompt-file FILE (- is standard "
+      "input)\n";
+  EXPECT_EQ(Error("generate --run " + run, 2), either);
+  EXPECT_EQ(Error(from + "- --prompt a", 2), either);
+
+  // It ends before a stop text: here the first byte that was generated.
+  EXPECT_EQ(g["finish"], "length");
+  const int first_id = g["tokens"][0];
+  char octal[8];
+  std::snprintf(octal, sizeof octal, "\\%03o", static_cast<unsigned>(first_id));
+  const auto stopped = nlohmann::json::parse(
+      Tessera(generate + "'line ' --stop \"$(printf '" + octal + "')\"").output);
+  EXPECT_EQ(stopped["finish"], "stop");
+  EXPECT_EQ(stopped["text"], "");
+  EXPECT_EQ(stopped["tokens"].size(), 1u);
+  EXPECT_EQ(Error(generate + "a --stop ''", 2),
+            "tessera: --stop: an empty text would stop everything\n");
+
+  // Numbers are what they look like, or a mistake.
+  const std::string most = "18446744073709551615";
+  EXPECT_EQ(Tessera(generate + "a --seed " + most).status, 0);
+  for (const char* bad :
+       {"-1", "18446744073709551616", "99999999999999999999", "010", "0x10", "+1", "1.5", "''"})
+    EXPECT_NE(Error(generate + "a --seed " + bad, 2)
+                  .find("--seed: expected a whole number from 0 to " + most + ", got '"),
+              std::string::npos)
+        << bad;
+
   EXPECT_EQ(Error(generate + "''", 2),
             "tessera: the prompt is empty; at least one token is needed\n");
   EXPECT_EQ(Error(generate + "$(printf 'abc\\377')", 2),
