@@ -309,6 +309,56 @@ TEST_F(Program, ABpeIsLearntAndTrainedOn) {
   EXPECT_FALSE(fs::exists(At("x.json")));
 }
 
+// Two words, each a document, over and over: the model learns to end after one.
+TEST_F(Program, ADocumentEndsWhereItsTokenComes) {
+  std::string rows;
+  for (int i = 0; i < 800; ++i) rows += "{\"text\": \"word\"}\n\n";
+  Write("rows.jsonl", rows);
+  const std::string bpe = At("bpe.json"), run = At("out");
+  EXPECT_EQ(Tessera("tokenizer train " + At("rows.jsonl") +
+                    " --vocab 262 --special '<|end|>' --quiet --out " + bpe)
+                .status,
+            0);
+  EXPECT_EQ(Tessera("train " + At("c.yaml") + " model.vocab=" + bpe + " --run " + run +
+                    " 'train.data={jsonl: " + At("rows.jsonl") +
+                    ", document_token: \"<|end|>\"}' train.steps=60 train.warmup=0 train.lr=1e-2")
+                .status,
+            0);
+  const auto g = nlohmann::json::parse(
+      Tessera("generate --run " + run + " --temperature 0 --json --prompt ''").output);
+  EXPECT_EQ(g["text"], "word");
+  EXPECT_EQ(g["finish"], "end");
+  EXPECT_EQ(g["tokens"].back(), 261);
+  EXPECT_EQ(Train("train.data.document_token=x"),
+            "tessera: F/c.yaml:2:8: train.data.document_token is of documents: of `jsonl`, or of "
+            "`text` with a document_separator; in `tokens` they have a document_id\n");
+  EXPECT_EQ(Train("'train.data={jsonl: a, document_separator: x}'"),
+            "tessera: F/c.yaml:2:8: train.data.document_separator is of `text`\n");
+}
+
+TEST_F(Program, DataThatIsNoTextIsToldOf) {
+  Write("packed.txt", std::string("\x1f\x8b\x08\x00", 4) + std::string(3000, 'x'));
+  EXPECT_EQ(Train("train.data.text=" + At("packed.txt")),
+            "tessera: F/packed.txt: the file is gzip, not text; unpack it with `gunzip` and give "
+            "the result\n");
+  std::string wide;
+  for (int i = 0; i < 3000; ++i) wide += {static_cast<char>('a' + i % 7), '\0'};
+  Write("wide.txt", wide);
+  const std::string warning = "warning: " + At("wide.txt") +
+                              ": the file looks like UTF-16LE, which is read byte for byte here; "
+                              "`iconv -f UTF-16 -t UTF-8` "
+                              "makes it UTF-8\n";
+  const Ended trained =
+      Shell(std::string(kProgram) + " train " + At("c.yaml") +
+            " train.data.text=" + At("wide.txt") + " --quiet --run " + At("out") + " 2>&1");
+  EXPECT_EQ(trained.status, 0);
+  EXPECT_NE(trained.output.find(warning), std::string::npos) << trained.output;
+  const Ended eval = Shell(std::string(kProgram) + " eval --run " + At("out") + " --data " +
+                           At("wide.txt") + " 2>&1");
+  EXPECT_EQ(eval.status, 0);
+  EXPECT_NE(eval.output.find(warning), std::string::npos) << eval.output;
+}
+
 TEST_F(Program, EveryReadyConfigTrains) {
   ASSERT_GE(ReadyConfigs().size(), 5u);
   for (const ReadyConfig& c : ReadyConfigs()) {

@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "kernels/device/memory.h"
 #include "tools/command.h"
+#include "tools/tokenising.h"
 #include "train/evaluate.h"
 #include "train/run.h"
 
@@ -34,7 +35,15 @@ int Eval(const Options& o) {
                   : o.format == "jsonl" ? DataConfig::Format::kJsonl
                                         : DataConfig::Format::kTokens;
   source.tokens = t.data.Config().tokens;
-  const absl::StatusOr<Dataset> data = Dataset::Open(source, run->tokenizer, T);
+  source.documents = t.data.Config().documents;
+  const DataListener listener = {
+      .message = [](const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); },
+      .progress =
+          [](int64_t done, int64_t all) {
+            ShowTokenising(done, all);
+            return true;
+          }};
+  const absl::StatusOr<Dataset> data = Dataset::Open(source, run->tokenizer, T, listener);
   if (!data.ok()) return Fail(data.status(), CodeOf(data.status()));
   const PassMemory memory = MeasureMemory(t.precision, [&, B = B, T = T](Context& ctx) {
     ctx.position = ctx.New({B, T}, DType::kI32);

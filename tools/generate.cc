@@ -72,10 +72,13 @@ int GenerateCommand(const Options& o) {
   if (!o.json) std::fprintf(stderr, "%s\n", line.c_str());
   const absl::StatusOr<LoadedRun> run = LoadRun(o.run, *device);
   if (!run.ok()) return Fail(run.status(), 1);
-  const auto prompt = EncodePrompt(*run->tokenizer, *text, run->model->vocab_size());
+  const auto document = DocumentToken(run->config.train.data.Config(), *run->tokenizer);
+  if (!document.ok()) return Fail(document.status(), 1);
+  const auto prompt = EncodePrompt(*run->tokenizer, *text, run->model->vocab_size(), *document);
   if (!prompt.ok()) return Fail(prompt.status(), 2);
 
   StopText out(o.stops);
+  bool ended = false;  // by the token that the run's documents end with
   std::string written;
   const auto show = [&](const std::string& bytes) {
     written += bytes;
@@ -84,11 +87,12 @@ int GenerateCommand(const Options& o) {
     return std::fflush(stdout) == 0;
   };
   if (!o.json) std::fwrite(text->data(), 1, text->size(), stdout);
-  const absl::StatusOr<Generation> g =
-      Generate(*run->model, *device, *prompt, o.tokens, o.sampling, run->config.train.precision,
-               [&](int32_t token) {
-                 return show(out.Take(run->tokenizer->TokenBytes(token))) && !out.stopped();
-               });
+  const absl::StatusOr<Generation> g = Generate(
+      *run->model, *device, *prompt, o.tokens, o.sampling, run->config.train.precision,
+      [&](int32_t token) {
+        ended = token == *document;
+        return !ended && show(out.Take(run->tokenizer->TokenBytes(token))) && !out.stopped();
+      });
   show(out.Rest());
   if (!g.ok()) {
     if (!o.json) std::printf("\n");
@@ -106,7 +110,9 @@ int GenerateCommand(const Options& o) {
   const nlohmann::json result = {{"prompt", *text},
                                  {"text", written},
                                  {"tokens", g->tokens},
-                                 {"finish", out.stopped() ? "stop" : "length"},
+                                 {"finish", out.stopped() ? "stop"
+                                            : ended       ? "end"
+                                                          : "length"},
                                  {"prefill_tokens_per_second", prefill},
                                  {"decode_tokens_per_second", decode},
                                  {"state_bytes", g->state_bytes}};
@@ -137,6 +143,9 @@ void AddGenerate(CLI::App* app, int* code) {
       ->check(CLI::Validator(CheckSeed, "", ""));
   c->add_flag("--json", o->json, "for scripts");
   c->footer(
+      "A run whose data has documents that a token ends (train.data.document_token, or "
+      "document_id)\n"
+      "stops at that token, and starts from it where the prompt is empty.\n"
       "Examples:\n  tessera generate --run runs/quickstart --prompt 'The table'\n"
       "  tessera generate --run runs/quickstart --prompt 'The ' --temperature 0 --json\n"
       "  tessera generate --run runs/quickstart --prompt-file notes.txt --stop $'\\n\\n'");

@@ -4,10 +4,12 @@
 
 #include <cstdio>
 
+#include "core/status.h"
 #include "tools/command.h"
 #include "train/bpe.h"
 #include "train/bpe_file.h"
 #include "train/files.h"
+#include "train/text_kind.h"
 #include "train/token_stream.h"
 
 namespace tessera {
@@ -15,22 +17,32 @@ namespace {
 
 struct Options {
   std::string text, tokenizer = "bytes", out;
+  std::vector<std::string> special;
   int64_t vocab = 4096;
   bool quiet = false;
 };
 
+// A file of text, with a warning where it does not look like one.
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  TESSERA_ASSIGN_OR_RETURN(std::string text, ReadFile(path, int64_t{1} << 40));
+  TESSERA_ASSIGN_OR_RETURN(const std::string warning, CheckText(text, path));
+  if (!warning.empty()) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  return text;
+}
+
 int Train(const Options& o) {
-  const absl::StatusOr<std::string> text = ReadFile(o.text, int64_t{1} << 40);
-  if (!text.ok()) return Fail(text.status(), 1);
+  const absl::StatusOr<std::string> text = ReadText(o.text);
+  if (!text.ok()) return Fail(text.status(), CodeOf(text.status()));
   const bool terminal = isatty(STDERR_FILENO) != 0;
   int64_t shown = -1;
-  const auto model = TrainBpe(*text, o.vocab, [&](int64_t learnt, int64_t wanted) {
+  const auto progress = [&](int64_t learnt, int64_t wanted) {
     const int64_t part = wanted > 0 ? learnt * 20 / wanted : 20;
     if (o.quiet || (!terminal && part == shown)) return;
     shown = part;
     std::fprintf(stderr, "%s%ld of %ld tokens%s", terminal ? "\r\033[K" : "",
                  static_cast<long>(learnt), static_cast<long>(wanted), terminal ? "" : "\n");
-  });
+  };
+  const auto model = TrainBpe(*text, o.vocab, progress, o.special);
   if (terminal && !o.quiet) std::fprintf(stderr, "\r\033[K");
   if (!model.ok()) return Fail(model.status(), CodeOf(model.status()));
   if (const absl::Status s = AtomicWrite(o.out, WriteBpeJson(*model)); !s.ok()) return Fail(s, 1);
@@ -48,8 +60,8 @@ int Train(const Options& o) {
 int Encode(const Options& o) {
   const auto tokenizer = LoadTokenizer(o.tokenizer);
   if (!tokenizer.ok()) return Fail(tokenizer.status(), 2);
-  const absl::StatusOr<std::string> text = ReadFile(o.text, int64_t{1} << 40);
-  if (!text.ok()) return Fail(text.status(), 1);
+  const absl::StatusOr<std::string> text = ReadText(o.text);
+  if (!text.ok()) return Fail(text.status(), CodeOf(text.status()));
   const auto ids = (*tokenizer)->Encode(*text);
   if (!ids.ok()) return Fail(ids.status(), 1);
   if (const absl::Status s = WriteTokens(o.out, *ids, (*tokenizer)->vocab_size()); !s.ok())
@@ -68,7 +80,14 @@ void AddTokenizer(CLI::App* app, int* code) {
   c->require_subcommand(1);
   CLI::App* train = c->add_subcommand("train", "learn a vocabulary from a text");
   train->add_option("text", o->text, "a file of plain text")->required();
-  train->add_option("--vocab", o->vocab, "tokens, the 256 bytes among them (default 4096)");
+  train->add_option("--vocab", o->vocab, "tokens, the 256 bytes among them (default 4096)")
+      ->check(WholeNumber(256));
+  train
+      ->add_option(
+          "--special", o->special,
+          "a text that is one token, such as '<|endoftext|>', for train.data.document_token; "
+          "may be given several times")
+      ->allow_extra_args(false);
   train->add_option("--out", o->out, "the tokenizer.json to write")->required();
   train->add_flag("--quiet", o->quiet, "no progress");
   train->footer(

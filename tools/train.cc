@@ -6,6 +6,7 @@
 
 #include "core/parallel.h"
 #include "tools/command.h"
+#include "tools/tokenising.h"
 #include "train/run.h"
 
 namespace tessera {
@@ -47,8 +48,10 @@ class Progress {
         r.loss, static_cast<double>(tokens_) / r.seconds, r.flops / r.seconds * 1e-9, r.mfu * 100,
         left, terminal_ && r.step != last_step_ ? "" : "\n");
   }
+  // Warnings are no progress: they come through even where that is not wanted.
   void Say(const std::string& text) const {
-    if (!quiet_) std::fprintf(stderr, "%s%s\n", terminal_ ? "\r\033[K" : "", text.c_str());
+    if (!quiet_ || text.rfind("warning: ", 0) == 0)
+      std::fprintf(stderr, "%s%s\n", terminal_ ? "\r\033[K" : "", text.c_str());
   }
 
  private:
@@ -70,9 +73,14 @@ int Train(const Options& o) {
   std::signal(SIGINT, OnSignal);
   std::signal(SIGTERM, OnSignal);
   const absl::StatusOr<std::string> directory = TrainRun(
-      *config, {.directory = o.run, .resume = o.resume, .device = *device}, &interrupted,
-      [&](const Trainer&, const StepReport& r) { progress.Step(r); },
+      *config,
+      {.directory = o.run,
+       .resume = o.resume,
+       .device = *device,
+       .tokenising = o.quiet ? nullptr : ShowTokenising},
+      &interrupted, [&](const Trainer&, const StepReport& r) { progress.Step(r); },
       [&](const std::string& text) { progress.Say(text); });
+  if (absl::IsCancelled(directory.status())) return Fail(directory.status(), 130);
   if (!directory.ok()) return Fail(directory.status(), CodeOf(directory.status()));
   std::printf("%s\n", directory->c_str());
   return interrupted != 0 ? 130 : 0;

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
 #include "core/status.h"
@@ -80,36 +81,80 @@ class PieceMerger {
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> heap_;
 };
 
+// Encodes one text. The ids of short pieces are kept, since most pieces come again and again, up to
+// a bound, so that a text of any length takes as much memory.
+class Encoder {
+ public:
+  Encoder(const MergeTable& merges, const std::vector<int32_t>& byte_ids, const Tokenizer::Put& put)
+      : byte_ids_(byte_ids), put_(put), merger_(merges) {}
+
+  bool Piece(absl::string_view piece) {
+    bytes_ += static_cast<int64_t>(piece.size());
+    const auto found = seen_.find(piece);
+    if (found != seen_.end()) {
+      const auto [from, count] = found->second;
+      const auto begin = kept_.begin() + from;
+      ids_.insert(ids_.end(), begin, begin + count);
+      return FlushIfFull();
+    }
+    piece_ids_.clear();
+    for (const char c : piece) piece_ids_.push_back(byte_ids_[static_cast<uint8_t>(c)]);
+    merger_.Run(piece_ids_);
+    ids_.insert(ids_.end(), piece_ids_.begin(), piece_ids_.end());
+    if (piece.size() <= kMaxKept_bytes && seen_.size() < kMaxKept) {
+      seen_[piece] = {static_cast<int64_t>(kept_.size()), static_cast<int64_t>(piece_ids_.size())};
+      kept_.insert(kept_.end(), piece_ids_.begin(), piece_ids_.end());
+    }
+    return FlushIfFull();
+  }
+  bool Added(absl::string_view text, int32_t id) {
+    bytes_ += static_cast<int64_t>(text.size());
+    ids_.push_back(id);
+    return FlushIfFull();
+  }
+  bool Flush() {
+    const bool go = ids_.empty() || put_(ids_, bytes_);
+    ids_.clear();
+    bytes_ = 0;
+    return go;
+  }
+
+ private:
+  static constexpr size_t kMaxKept_bytes = 64;  // a longer piece hardly comes again
+  static constexpr size_t kMaxKept = 1 << 18;
+  static constexpr size_t kFull = 1 << 12;
+  bool FlushIfFull() { return ids_.size() < kFull || Flush(); }
+
+  const std::vector<int32_t>& byte_ids_;
+  const Tokenizer::Put& put_;
+  PieceMerger merger_;
+  std::vector<int32_t> ids_, piece_ids_, kept_;
+  int64_t bytes_ = 0;                                                         // that ids_ stand for
+  absl::flat_hash_map<absl::string_view, std::pair<int64_t, int64_t>> seen_;  // place in kept_
+};
+
 class BpeTokenizer final : public Tokenizer {
  public:
   BpeTokenizer(BpeModel model, SplitPattern pattern, MergeTable merges,
                std::vector<int32_t> byte_ids)
       : model_(std::move(model)),
+        added_(model_.added),
         pattern_(std::move(pattern)),
         merges_(std::move(merges)),
         byte_ids_(std::move(byte_ids)) {}
 
-  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override {
-    constexpr size_t kMaxKept_bytes = 64;  // a longer piece hardly comes again
-    std::vector<int32_t> ids, piece_ids;
-    absl::flat_hash_map<absl::string_view, std::pair<int64_t, int64_t>> seen;  // piece -> its ids
-    PieceMerger merger(merges_);
-    TESSERA_RETURN_IF_ERROR(pattern_.Split(text, [&](absl::string_view piece) {
-      const auto found = seen.find(piece);
-      const int64_t begin = static_cast<int64_t>(ids.size());
-      if (found != seen.end()) {
-        const auto [from, count] = found->second;
-        for (int64_t i = 0; i < count; ++i) ids.push_back(ids[from + i]);
-        return;
-      }
-      piece_ids.clear();
-      for (const char c : piece) piece_ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
-      merger.Run(piece_ids);
-      ids.insert(ids.end(), piece_ids.begin(), piece_ids.end());
-      if (piece.size() <= kMaxKept_bytes)
-        seen[piece] = {begin, static_cast<int64_t>(piece_ids.size())};
-    }));
-    return ids;
+  absl::Status EncodeInto(absl::string_view text, const Put& put) const override {
+    Encoder encoder(merges_, byte_ids_, put);
+    absl::Status status;
+    bool go = true;
+    added_.Split(text, [&](absl::string_view part, int32_t id) {
+      if (id >= 0) return go = encoder.Added(part, id);
+      status =
+          pattern_.Split(part, [&](absl::string_view piece) { return go = encoder.Piece(piece); });
+      return go && status.ok();
+    });
+    if (go && status.ok()) encoder.Flush();
+    return status;
   }
 
   absl::string_view TokenBytes(int32_t id) const override {
@@ -124,6 +169,7 @@ class BpeTokenizer final : public Tokenizer {
 
  private:
   BpeModel model_;
+  AddedTokens added_;
   SplitPattern pattern_;
   MergeTable merges_;
   std::vector<int32_t> byte_ids_;  // [256]
@@ -134,11 +180,28 @@ absl::Status Bad(absl::string_view what) { return absl::InvalidArgumentError(wha
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeBpeTokenizer(BpeModel model) {
+  const auto text_of = [&](int32_t id) -> std::string& {
+    return model.tokens[static_cast<size_t>(id)];
+  };
+  std::vector<bool> made(model.tokens.size());  // by the bytes, by a merge, or added
+  absl::flat_hash_set<absl::string_view> added_texts;
+  for (const AddedToken& t : model.added) {
+    if (t.id < 0 || static_cast<size_t>(t.id) >= model.tokens.size() || t.text != text_of(t.id))
+      return Bad(absl::StrCat("the added token ", Quote(t.text), " is not the one with id ", t.id));
+    if (ValidUtf8Prefix(t.text) < static_cast<int64_t>(t.text.size()))
+      return Bad(absl::StrCat("the added token ", Quote(t.text), " is not valid UTF-8"));
+    if (t.text.empty()) return Bad(absl::StrCat("the added token with id ", t.id, " is empty"));
+    if (!added_texts.insert(t.text).second)
+      return Bad(absl::StrCat("the added token ", Quote(t.text), " is given twice"));
+    made[static_cast<size_t>(t.id)] = true;
+  }
+  // What an added token spells can also be that of a merge, with an id of its own.
   absl::flat_hash_map<absl::string_view, int32_t> id_of;
   for (size_t i = 0; i < model.tokens.size(); ++i)
-    if (!id_of.emplace(model.tokens[i], static_cast<int32_t>(i)).second)
+    if (!made[i] && !id_of.emplace(model.tokens[i], static_cast<int32_t>(i)).second)
       return Bad(absl::StrCat("the token ", Quote(model.tokens[i]), " has two ids, ",
                               id_of[model.tokens[i]], " and ", i));
+  for (const AddedToken& t : model.added) id_of.emplace(text_of(t.id), t.id);
   std::vector<int32_t> byte_ids(256);
   for (int b = 0; b < 256; ++b) {
     const char byte = static_cast<char>(b);
@@ -148,7 +211,6 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeBpeTokenizer(BpeModel model) {
     byte_ids[static_cast<size_t>(b)] = found->second;
   }
   MergeTable merges;
-  std::vector<bool> made(model.tokens.size());
   for (const int32_t id : byte_ids) made[static_cast<size_t>(id)] = true;
   for (size_t rank = 0; rank < model.merges.size(); ++rank) {
     const auto [left, right] = model.merges[rank];

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "train/added_tokens.h"
 #include "train/tokenizer.h"
 
 namespace tessera {
@@ -21,6 +22,7 @@ struct BpeModel {
   std::string pattern;              // of SplitPattern
   std::vector<std::string> tokens;  // [vocab] bytes of each id; the 256 single bytes are among them
   std::vector<std::pair<int32_t, int32_t>> merges;  // by rank; each joins to a token of `tokens`
+  std::vector<AddedToken> added;  // their texts are in `tokens` too, but no merge makes them
 };
 
 // Called now and then with the number of tokens learnt and wanted.
@@ -30,9 +32,11 @@ using BpeProgress = std::function<void(int64_t learnt, int64_t wanted)>;
 // (of equals, the one with the lesser ids; none that spells a token again). Ids 0..255 are the
 // bytes, 256 + r the merge of rank r. Errors: a vocabulary below 256 or above 2^20, and a text in
 // which no pair occurs twice before the vocabulary is full (the message says how many tokens it
-// gives).
+// gives). The last ids are those of the `special` texts, from which nothing is learnt; each must be
+// valid UTF-8, not empty, and given once.
 absl::StatusOr<BpeModel> TrainBpe(absl::string_view text, int64_t vocab_size,
-                                  const BpeProgress& progress = nullptr);
+                                  const BpeProgress& progress = nullptr,
+                                  const std::vector<std::string>& special = {});
 
 // Errors: a pattern that does not compile, merges or tokens that contradict each other.
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeBpeTokenizer(BpeModel model);

@@ -121,13 +121,64 @@ absl::StatusOr<std::string> ReadPattern(const Json& file, absl::string_view file
   return pattern;
 }
 
-absl::StatusOr<std::vector<std::string>> ReadVocab(const Json& model, absl::string_view where) {
+absl::StatusOr<bool> ReadFlag(const Json& object, absl::string_view key, absl::string_view where) {
+  const auto found = object.find(std::string(key));
+  if (found == object.end()) return false;
+  if (found->is_boolean()) return *found == true;
+  return Bad(where, absl::StrCat("'", key, "' is ", tessera::Describe(*found),
+                                 "; true or false is expected"));
+}
+
+absl::StatusOr<std::vector<AddedToken>> ReadAdded(const Json& file, absl::string_view file_name) {
+  std::vector<AddedToken> added;
+  const auto found = file.find("added_tokens");
+  if (found == file.end() || found->is_null()) return added;
+  TESSERA_ASSIGN_OR_RETURN(const Json* list, GetArray(file, "added_tokens", file_name));
+  for (const Json& entry : *list) {
+    const std::string where = absl::StrCat(file_name, ", added token ", added.size());
+    AddedToken token;
+    TESSERA_ASSIGN_OR_RETURN(token.text, GetString(entry, "content", where));
+    TESSERA_ASSIGN_OR_RETURN(const int64_t id, GetInteger(entry, "id", 0, INT32_MAX, where));
+    token.id = static_cast<int32_t>(id);
+    TESSERA_ASSIGN_OR_RETURN(token.special, ReadFlag(entry, "special", where));
+    TESSERA_ASSIGN_OR_RETURN(token.normalized, ReadFlag(entry, "normalized", where));
+    for (const absl::string_view key : {"single_word", "lstrip", "rstrip"})
+      TESSERA_RETURN_IF_ERROR(CheckUnused(entry, key, where));
+    added.push_back(std::move(token));
+  }
+  return added;
+}
+
+// The model's vocabulary and the added tokens, which may be in it too, under their own text.
+absl::StatusOr<std::vector<std::string>> ReadVocab(const Json& model,
+                                                   const std::vector<AddedToken>& added,
+                                                   absl::string_view where) {
   TESSERA_ASSIGN_OR_RETURN(const Json* vocab, GetObject(model, "vocab", where));
-  std::vector<std::string> tokens(vocab->size());
+  absl::flat_hash_map<std::string, int32_t> added_ids;
+  size_t beyond = 0;
+  for (const AddedToken& token : added) {
+    if (!added_ids.emplace(token.text, token.id).second)
+      return Bad(where, absl::StrCat("the added token ", Quote(token.text), " is given twice"));
+    if (!vocab->contains(token.text)) ++beyond;
+  }
+  std::vector<std::string> tokens(vocab->size() + beyond);
+  for (const AddedToken& token : added) {
+    if (token.text.empty() || static_cast<size_t>(token.id) >= tokens.size() ||
+        !tokens[static_cast<size_t>(token.id)].empty())
+      return Bad(where, absl::StrCat("the added token ", Quote(token.text), " has the id ",
+                                     token.id, "; a text, and an id of its own below ",
+                                     tokens.size(), " are expected"));
+    tokens[static_cast<size_t>(token.id)] = token.text;
+  }
   for (const auto& [spelt, id_value] : vocab->items()) {
     TESSERA_ASSIGN_OR_RETURN(
         const int64_t id, ToInteger(id_value, absl::StrCat("the id of the token ", Quote(spelt)), 0,
                                     static_cast<int64_t>(tokens.size()) - 1, where));
+    if (const auto a = added_ids.find(spelt); a != added_ids.end()) {
+      if (a->second == id) continue;
+      return Bad(where, absl::StrCat("the token ", Quote(spelt), " has two ids, ", id,
+                                     " and, added, ", a->second));
+    }
     TESSERA_ASSIGN_OR_RETURN(std::string bytes, Unspell(spelt, where));
     std::string& slot = tokens[static_cast<size_t>(id)];
     if (!slot.empty())
@@ -154,9 +205,14 @@ absl::StatusOr<std::pair<std::string, std::string>> ReadMerge(const Json& merge,
 
 absl::Status ReadMerges(const Json& json, absl::string_view where, BpeModel& model) {
   TESSERA_ASSIGN_OR_RETURN(const Json* merges, GetArray(json, "merges", where));
-  absl::flat_hash_map<std::string, int32_t> id_of;
+  absl::flat_hash_map<std::string, int32_t> id_of;  // by spelling
+  std::vector<bool> is_added(model.tokens.size());
+  for (const AddedToken& token : model.added) {
+    is_added[static_cast<size_t>(token.id)] = true;
+    id_of[token.text] = token.id;
+  }
   for (size_t id = 0; id < model.tokens.size(); ++id)
-    id_of[Spell(model.tokens[id])] = static_cast<int32_t>(id);
+    if (!is_added[id]) id_of[Spell(model.tokens[id])] = static_cast<int32_t>(id);
   for (const Json& merge : *merges) {
     const std::string place = absl::StrCat(where, ", merge ", model.merges.size());
     TESSERA_ASSIGN_OR_RETURN(const auto pair, ReadMerge(merge, place));
@@ -176,8 +232,20 @@ std::string WriteBpeJson(const BpeModel& model) {
   // Straight into the map: ordered_json would search all keys before it adds one.
   auto& entries = vocab.get_ref<Ordered::object_t&>();
   entries.reserve(model.tokens.size());
+  std::vector<bool> is_added(model.tokens.size());
+  Ordered added = Ordered::array();
+  for (const AddedToken& token : model.added) {
+    is_added[static_cast<size_t>(token.id)] = true;
+    added.push_back({{"id", token.id},
+                     {"content", token.text},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", token.normalized},
+                     {"special", token.special}});
+  }
   for (size_t id = 0; id < model.tokens.size(); ++id)
-    entries.Container::emplace_back(Spell(model.tokens[id]), id);
+    entries.Container::emplace_back(is_added[id] ? model.tokens[id] : Spell(model.tokens[id]), id);
   for (const auto& [left, right] : model.merges)
     merges.push_back({Spell(model.tokens[static_cast<size_t>(left)]),
                       Spell(model.tokens[static_cast<size_t>(right)])});
@@ -193,7 +261,7 @@ std::string WriteBpeJson(const BpeModel& model) {
       {"version", "1.0"},
       {"truncation", nullptr},
       {"padding", nullptr},
-      {"added_tokens", Ordered::array()},
+      {"added_tokens", std::move(added)},
       {"normalizer", nullptr},
       {"pre_tokenizer",
        {{"type", "Sequence"}, {"pretokenizers", Ordered::array({split, byte_level})}}},
@@ -216,7 +284,7 @@ std::string WriteBpeJson(const BpeModel& model) {
 absl::StatusOr<BpeModel> ReadBpeJson(absl::string_view json, absl::string_view where) {
   TESSERA_ASSIGN_OR_RETURN(const Json file, ParseJson(json, where));
   if (!file.is_object()) return Bad(where, "not a tokenizer.json: an object is expected");
-  for (const absl::string_view key : {"added_tokens", "normalizer", "truncation", "padding"})
+  for (const absl::string_view key : {"normalizer", "truncation", "padding"})
     TESSERA_RETURN_IF_ERROR(CheckUnused(file, key, where));
   const std::string in_model = absl::StrCat(where, ", model");
   TESSERA_ASSIGN_OR_RETURN(const Json* model_json, GetObject(file, "model", where));
@@ -226,7 +294,8 @@ absl::StatusOr<BpeModel> ReadBpeJson(absl::string_view json, absl::string_view w
     TESSERA_RETURN_IF_ERROR(CheckUnused(*model_json, key, in_model));
   BpeModel model;
   TESSERA_ASSIGN_OR_RETURN(model.pattern, ReadPattern(file, where));
-  TESSERA_ASSIGN_OR_RETURN(model.tokens, ReadVocab(*model_json, in_model));
+  TESSERA_ASSIGN_OR_RETURN(model.added, ReadAdded(file, where));
+  TESSERA_ASSIGN_OR_RETURN(model.tokens, ReadVocab(*model_json, model.added, in_model));
   TESSERA_RETURN_IF_ERROR(ReadMerges(*model_json, in_model, model));
   if (const auto made = MakeBpeTokenizer(model); !made.ok())
     return Bad(where, made.status().message());

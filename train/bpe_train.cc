@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/status.h"
 #include "train/bpe.h"
+#include "train/json.h"
 #include "train/split_pattern.h"
 
 namespace tessera {
@@ -113,12 +114,12 @@ class PairCounts {
 
 // The different pieces of the text in the order in which they first come. A piece is cut into runs
 // of a bounded length, so that a text without any space cannot make a merge cost its whole length.
-absl::StatusOr<std::vector<Word>> CountPieces(absl::string_view text) {
+absl::StatusOr<std::vector<Word>> CountPieces(absl::string_view text, const AddedTokens& special) {
   constexpr size_t kMaxRun_bytes = 256;
   TESSERA_ASSIGN_OR_RETURN(const SplitPattern pattern, SplitPattern::Compile(kDefaultSplitPattern));
   std::vector<Word> words;
   absl::flat_hash_map<absl::string_view, size_t> index;
-  TESSERA_RETURN_IF_ERROR(pattern.Split(text, [&](absl::string_view piece) {
+  const auto count = [&](absl::string_view piece) {
     for (; !piece.empty(); piece.remove_prefix(std::min(piece.size(), kMaxRun_bytes))) {
       const absl::string_view run = piece.substr(0, kMaxRun_bytes);
       const auto [entry, is_new] = index.emplace(run, words.size());
@@ -128,22 +129,50 @@ absl::StatusOr<std::vector<Word>> CountPieces(absl::string_view text) {
       }
       ++words[entry->second].count;
     }
-  }));
+    return true;
+  };
+  absl::Status status;
+  special.Split(text, [&](absl::string_view part, int32_t id) {
+    if (id < 0) status = pattern.Split(part, count);
+    return status.ok();
+  });
+  TESSERA_RETURN_IF_ERROR(status);
   return words;
+}
+
+absl::Status CheckSpecial(const std::vector<std::string>& special) {
+  absl::flat_hash_set<std::string> seen;
+  for (const std::string& text : special) {
+    if (text.size() < 2 || ValidUtf8Prefix(text) != static_cast<int64_t>(text.size()))
+      return absl::InvalidArgumentError(absl::StrCat("the special token ", Quote(text),
+                                                     " must be valid UTF-8 of at least two bytes"));
+    if (!seen.insert(text).second)
+      return absl::InvalidArgumentError(
+          absl::StrCat("the special token ", Quote(text), " is given twice"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<BpeModel> TrainBpe(absl::string_view text, int64_t vocab_size,
-                                  const BpeProgress& progress) {
+                                  const BpeProgress& progress,
+                                  const std::vector<std::string>& special) {
   constexpr int64_t kMaxVocab = int64_t{1} << 20;
-  if (vocab_size < 256 || vocab_size > kMaxVocab)
-    return absl::InvalidArgumentError(absl::StrCat("a vocabulary of ", vocab_size,
-                                                   " tokens; from 256 (the bytes) to ", kMaxVocab,
-                                                   " are possible"));
+  const int64_t added = static_cast<int64_t>(special.size()), least = 256 + added;
+  if (vocab_size < least || vocab_size > kMaxVocab)
+    return absl::InvalidArgumentError(
+        absl::StrCat("a vocabulary of ", vocab_size, " tokens; from ", least, " (the bytes",
+                     added > 0 ? absl::StrCat(" and ", added, " special tokens") : "", ") to ",
+                     kMaxVocab, " are possible"));
+  TESSERA_RETURN_IF_ERROR(CheckSpecial(special));
   BpeModel model{.pattern = kDefaultSplitPattern};
+  for (const std::string& s : special)
+    model.added.push_back(
+        {.id = static_cast<int32_t>(vocab_size - added + (&s - special.data())), .text = s});
+  vocab_size -= added;
   for (int b = 0; b < 256; ++b) model.tokens.push_back(std::string(1, static_cast<char>(b)));
-  TESSERA_ASSIGN_OR_RETURN(std::vector<Word> words, CountPieces(text));
+  TESSERA_ASSIGN_OR_RETURN(std::vector<Word> words, CountPieces(text, AddedTokens(model.added)));
   PairCounts counts(std::move(words));
   absl::flat_hash_set<std::string> known(model.tokens.begin(), model.tokens.end());
   while (static_cast<int64_t>(model.tokens.size()) < vocab_size) {
@@ -151,8 +180,9 @@ absl::StatusOr<BpeModel> TrainBpe(absl::string_view text, int64_t vocab_size,
     Pair pair;
     if (!counts.Best(pair))
       return absl::InvalidArgumentError(absl::StrCat(
-          "the text (", text.size(), " bytes) gives ", learnt, " tokens, not ", vocab_size,
-          ": no further pair occurs twice; give more text or ask for at most ", learnt, " tokens"));
+          "the text (", text.size(), " bytes) gives ", learnt + added, " tokens, not ",
+          vocab_size + added, ": no further pair occurs twice; give more text or ask for at most ",
+          learnt + added, " tokens"));
     std::string joined = model.tokens[static_cast<size_t>(pair.first)] +
                          model.tokens[static_cast<size_t>(pair.second)];
     // "ab"+"c" after "a"+"bc": the same bytes are not made a second token.
@@ -163,6 +193,7 @@ absl::StatusOr<BpeModel> TrainBpe(absl::string_view text, int64_t vocab_size,
     if (progress && (learnt + 1) % 64 == 0) progress(learnt + 1, vocab_size);
   }
   if (progress) progress(vocab_size, vocab_size);
+  model.tokens.insert(model.tokens.end(), special.begin(), special.end());
   return model;
 }
 

@@ -12,12 +12,13 @@
 namespace tessera {
 namespace {
 
-absl::StatusOr<TokenStream> OpenStream(const DataConfig& config, const Tokenizer& tokenizer) {
+absl::StatusOr<TokenStream> OpenStream(const DataConfig& config, const Tokenizer& tokenizer,
+                                       const DataListener& listener) {
   switch (config.format) {
     case DataConfig::Format::kText:
-      return OpenText(config.path, tokenizer);
+      return OpenText(config.path, config.documents, tokenizer, listener);
     case DataConfig::Format::kJsonl:
-      return OpenJsonl(config.path, tokenizer);
+      return OpenJsonl(config.path, config.documents, tokenizer, listener);
     case DataConfig::Format::kTokens:
       return OpenTokens(config.path, config.tokens, tokenizer);
   }
@@ -58,7 +59,7 @@ absl::Status CheckLength(const DataConfig& config, int64_t train, int64_t val, i
 // loss of 0 that no model earned.
 absl::Status CheckTargets(const DataConfig& config, absl::string_view part,
                           const TokenStream& stream, int64_t begin, int64_t end) {
-  const auto& begins = stream.document_begins();
+  const std::span<const int64_t> begins = stream.document_begins();
   const auto documents = std::upper_bound(begins.begin(), begins.end(), end - 1) -
                          std::upper_bound(begins.begin(), begins.end(), begin);
   if (end - begin < 2 || documents < end - 1 - begin) return absl::OkStatus();
@@ -89,6 +90,13 @@ Batch MakeBatch(int64_t B, int64_t T, bool has_documents) {
 
 }  // namespace
 
+absl::StatusOr<int32_t> DocumentToken(const DataConfig& config, const Tokenizer& tokenizer) {
+  if (config.format == DataConfig::Format::kTokens)
+    return static_cast<int32_t>(std::min<int64_t>(config.tokens.document_id, INT32_MAX));
+  if (config.documents.token.empty()) return -1;
+  return IdOfToken(tokenizer, config.documents.token);
+}
+
 Dataset::Dataset(TokenStream stream, std::shared_ptr<const Tokenizer> tokenizer,
                  int64_t train_tokens, bool documents_announced)
     : stream_(std::move(stream)),
@@ -98,14 +106,16 @@ Dataset::Dataset(TokenStream stream, std::shared_ptr<const Tokenizer> tokenizer,
       bytes_per_token_(BytesPerToken(stream_, *tokenizer_)) {}
 
 absl::StatusOr<Dataset> Dataset::Open(const DataConfig& config,
-                                      std::shared_ptr<const Tokenizer> tokenizer, int64_t T) {
+                                      std::shared_ptr<const Tokenizer> tokenizer, int64_t T,
+                                      const DataListener& listener) {
   if (!(config.val_fraction >= 0 && config.val_fraction <= 0.5) && config.val_fraction != 1)
     return absl::InvalidArgumentError(
         absl::StrCat("val_fraction = ", config.val_fraction, "; from 0 to 0.5 is possible"));
-  TESSERA_ASSIGN_OR_RETURN(TokenStream stream, OpenStream(config, *tokenizer));
+  TESSERA_ASSIGN_OR_RETURN(TokenStream stream, OpenStream(config, *tokenizer, listener));
   const int64_t train_tokens = SplitPoint(stream, config.val_fraction);
   TESSERA_RETURN_IF_ERROR(CheckLength(config, train_tokens, stream.size() - train_tokens, T));
-  const bool documents_announced = config.format != DataConfig::Format::kJsonl;
+  const bool documents_announced =
+      config.format == DataConfig::Format::kTokens || !config.documents.token.empty();
   if (!documents_announced) {
     TESSERA_RETURN_IF_ERROR(CheckTargets(config, "training part", stream, 0, train_tokens));
     TESSERA_RETURN_IF_ERROR(CheckTargets(config, train_tokens == 0 ? "file" : "validation part",
@@ -124,7 +134,7 @@ void Dataset::FillRow(int64_t begin, int64_t end, int64_t row, Batch& batch) con
   batch.target_count += count;
   if (batch.position.empty()) return;
   int32_t* position = batch.position.data() + row * batch.T;
-  const std::vector<int64_t>& begins = stream_.document_begins();
+  const std::span<const int64_t> begins = stream_.document_begins();
   auto next = std::upper_bound(begins.begin(), begins.end(), begin);
   int64_t start = 0;
   for (int64_t t = 0; t < batch.T; ++t) {

@@ -15,7 +15,7 @@ namespace tessera {
 // What the model is trained on: one stream of tokens, its last part held back for validation.
 struct DataConfig {
   enum class Format : uint8_t {
-    kText,   // the whole file is one stream
+    kText,   // the file is one stream, or documents with a separator between them
     kJsonl,  // an object a line; the string under `text` is a document
     kTokens  // token ids in binary, see token_file.h
   };
@@ -24,11 +24,15 @@ struct DataConfig {
   // Of the tokens, at the end; whole documents if there are any. In [0, 0.5], or 1: all of the
   // file, none to train on.
   double val_fraction = 0.05;
-  TokenFileConfig tokens;  // kTokens only
+  TokenFileConfig tokens;    // kTokens only
+  DocumentConfig documents;  // kText and kJsonl
 };
 
+// The token that stands between documents and so ends one that a model writes; -1: there is none.
+absl::StatusOr<int32_t> DocumentToken(const DataConfig& config, const Tokenizer& tokenizer);
+
 // One micro-batch. Target t of a row is the token after input t in the stream; kNoTarget where that
-// is the next document of a jsonl file, which nothing announces, or past the end of the data.
+// is the next document, which no token announces, or past the end of the data.
 constexpr int32_t kNoTarget = -1;
 struct Batch {
   int64_t B = 0, T = 0;
@@ -57,7 +61,8 @@ class Dataset {
   // tokenizer does not have (with its place), fewer tokens than one sequence needs, a part in which
   // no token has a next one to predict.
   static absl::StatusOr<Dataset> Open(const DataConfig& config,
-                                      std::shared_ptr<const Tokenizer> tokenizer, int64_t T);
+                                      std::shared_ptr<const Tokenizer> tokenizer, int64_t T,
+                                      const DataListener& listener = {});
 
   // A random batch of the training part, a pure function of its arguments. An epoch cuts the
   // stream, from a random phase on, into windows of T tokens that do not overlap, and takes them in

@@ -144,7 +144,13 @@ absl::StatusOr<std::string> TrainRun(
         "no data: set train.data.text, train.data.jsonl or train.data.tokens to a file");
   TESSERA_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer,
                            LoadTokenizer(config.model.vocab));
-  TESSERA_ASSIGN_OR_RETURN(const Dataset data, Dataset::Open(source, tokenizer, t.seq));
+  const auto tokenising = [&](int64_t done, int64_t all) {
+    if (options.tokenising) options.tokenising(done, all);
+    return *interrupted == 0;
+  };
+  TESSERA_ASSIGN_OR_RETURN(
+      const Dataset data,
+      Dataset::Open(source, tokenizer, t.seq, {.message = message, .progress = tokenising}));
   const std::string directory =
       options.directory.empty() ? FreeDirectory(config.name) : options.directory;
   if (!options.resume && fs::exists(directory))

@@ -18,6 +18,7 @@ struct RunOptions {
   std::string directory;  // empty: runs/<config name>-<n>, the first n that is free
   bool resume = false;
   Device device = Device::kCpu;
+  std::function<void(int64_t, int64_t)> tokenising;  // told bytes of text done, of how many
 };
 
 // Trains to the end (or train.stop_at, or until *interrupted), with a checkpoint at the end.

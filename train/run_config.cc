@@ -13,6 +13,11 @@ void DataKeys::Fields(FieldList& f) {
   f.Add("text", text, "a file of plain text");
   f.Add("jsonl", jsonl, "a file with a JSON object a line, documents under `text`");
   f.Add("tokens", tokens, "a binary file of token ids, as `tessera tokenizer encode` writes it");
+  f.Add("document_separator", document_separator,
+        "of `text`: what stands between documents; without it the file is one text");
+  f.Add("document_token", document_token,
+        "of documents: a text that is one token, put before each and after the last, so that their "
+        "ends are learnt");
   f.Add("val_fraction", val_fraction, Between(0, 0.5), "part of the data kept for validation");
   using Encoding = TokenFileConfig::Encoding;
   f.Add("encoding", encoding,
@@ -27,7 +32,8 @@ DataConfig DataKeys::Config() const {
                                      : DataConfig::Format::kTokens,
           .path = text + jsonl + tokens,
           .val_fraction = val_fraction,
-          .tokens = {.encoding = encoding, .document_id = document_id.value_or(-1)}};
+          .tokens = {.encoding = encoding, .document_id = document_id.value_or(-1)},
+          .documents = {.separator = document_separator, .token = document_token}};
 }
 
 void TrainConfig::Fields(FieldList& f) {
@@ -92,6 +98,13 @@ absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
     if (d.tokens.empty() && (d.document_id || d.encoding != TokenFileConfig::Encoding::kHeader))
       errors.Add(train->Error(
           "train.data.encoding and document_id are of `tokens`, a binary file of ids"));
+    if (!d.document_separator.empty() && (!d.jsonl.empty() || !d.tokens.empty()))
+      errors.Add(train->Error("train.data.document_separator is of `text`"));
+    if (!d.document_token.empty() &&
+        (!d.tokens.empty() || (!d.text.empty() && d.document_separator.empty())))
+      errors.Add(
+          train->Error("train.data.document_token is of documents: of `jsonl`, or of `text` with a "
+                       "document_separator; in `tokens` they have a document_id"));
   }
   reader.Finish();
   if (errors.empty()) ReportUnread(root, &errors);

@@ -15,7 +15,8 @@ namespace tessera {
 
 // The `train.data:` part of a config: one file, and how to read it.
 struct DataKeys {
-  std::string text, jsonl, tokens;  // one of them
+  std::string text, jsonl, tokens;                 // one of them
+  std::string document_separator, document_token;  // of `text`, of `text` and `jsonl`
   double val_fraction = 0.05;
   TokenFileConfig::Encoding encoding = TokenFileConfig::Encoding::kHeader;  // of `tokens`
   std::optional<int64_t> document_id;                                       // of `tokens`

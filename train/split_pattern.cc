@@ -72,22 +72,22 @@ absl::StatusOr<SplitPattern> SplitPattern::Compile(absl::string_view pattern) {
   return SplitPattern(std::string(pattern), std::make_unique<Code>(code));
 }
 
-absl::Status SplitPattern::Split(absl::string_view text,
-                                 const std::function<void(absl::string_view)>& piece) const {
+absl::Status SplitPattern::Split(absl::string_view text, const Piece& piece) const {
   while (!text.empty()) {
     const size_t valid = static_cast<size_t>(ValidUtf8Prefix(text));
-    TESSERA_RETURN_IF_ERROR(SplitValid(text.substr(0, valid), piece));
+    TESSERA_ASSIGN_OR_RETURN(const bool go, SplitValid(text.substr(0, valid), piece));
+    if (!go) return absl::OkStatus();
     text.remove_prefix(valid);
     size_t invalid = 0;
     while (invalid < text.size() && ValidUtf8Prefix(text.substr(invalid, 4)) == 0) ++invalid;
-    if (invalid > 0) piece(text.substr(0, invalid));
+    if (invalid > 0 && !piece(text.substr(0, invalid))) return absl::OkStatus();
     text.remove_prefix(invalid);
   }
   return absl::OkStatus();
 }
 
-absl::Status SplitPattern::SplitValid(absl::string_view text,
-                                      const std::function<void(absl::string_view)>& piece) const {
+// Whether to go on.
+absl::StatusOr<bool> SplitPattern::SplitValid(absl::string_view text, const Piece& piece) const {
   const Matcher matcher(code_->compiled);
   const PCRE2_SIZE* place = pcre2_get_ovector_pointer(matcher.match);
   size_t done = 0;
@@ -103,12 +103,11 @@ absl::Status SplitPattern::SplitValid(absl::string_view text,
     // \K in a pattern could set the begin behind the end; such a match covers nothing.
     const size_t begin = place[0], end = place[1];
     if (begin < done || end <= begin) break;
-    if (begin > done) piece(text.substr(done, begin - done));
-    piece(text.substr(begin, end - begin));
+    if (begin > done && !piece(text.substr(done, begin - done))) return false;
+    if (!piece(text.substr(begin, end - begin))) return false;
     done = end;
   }
-  if (done < text.size()) piece(text.substr(done));
-  return absl::OkStatus();
+  return done == text.size() || piece(text.substr(done));
 }
 
 }  // namespace tessera

@@ -20,16 +20,16 @@ class SplitPattern {
   ~SplitPattern();
   SplitPattern(SplitPattern&&) noexcept;
 
-  // Calls `piece` in order. Fails where the pattern exhausts its limit of backtracking.
-  absl::Status Split(absl::string_view text,
-                     const std::function<void(absl::string_view)>& piece) const;
+  // Calls `piece` in order, until it returns false. Fails where the pattern exhausts its limit of
+  // backtracking.
+  using Piece = std::function<bool(absl::string_view)>;
+  absl::Status Split(absl::string_view text, const Piece& piece) const;
   const std::string& pattern() const { return pattern_; }
 
  private:
   struct Code;
   SplitPattern(std::string pattern, std::unique_ptr<Code> code);
-  absl::Status SplitValid(absl::string_view text,
-                          const std::function<void(absl::string_view)>& piece) const;
+  absl::StatusOr<bool> SplitValid(absl::string_view text, const Piece& piece) const;
   std::string pattern_;
   std::unique_ptr<Code> code_;
 };

@@ -3,11 +3,8 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "core/status.h"
-#include "train/json.h"
 #include "train/token_stream.h"
 
 namespace tessera {
@@ -17,13 +14,6 @@ absl::Status Bad(absl::string_view where, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(where, ": ", what));
 }
 
-absl::StatusOr<MappedFile> OpenNotEmpty(const std::string& path) {
-  TESSERA_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-  if (file.bytes().empty()) return Bad(path, "the file is empty; there is nothing to train on");
-  return file;
-}
-
-constexpr absl::string_view kByteOrderMark = "\xef\xbb\xbf";  // U+FEFF in UTF-8
 constexpr int64_t kHeader_words = 256, kHeader_bytes = kHeader_words * 4;
 
 struct Layout {
@@ -88,49 +78,10 @@ absl::Status ScanIds(TokenStream& stream, const TokenFileConfig& config, const L
 
 }  // namespace
 
-absl::StatusOr<TokenStream> OpenText(const std::string& path, const Tokenizer& tokenizer) {
-  TESSERA_ASSIGN_OR_RETURN(MappedFile file, OpenNotEmpty(path));
-  const int64_t size = static_cast<int64_t>(file.bytes().size());
-  if (tokenizer.ids_are_bytes())
-    return TokenStream::OfFile(std::move(file), TokenStream::Width::k8, 0, size);
-  absl::StatusOr<std::vector<int32_t>> ids = tokenizer.Encode(file.bytes());
-  if (!ids.ok()) return Bad(path, ids.status().message());
-  TokenStream stream = TokenStream::InMemory(tokenizer.vocab_size());
-  stream.Append(*ids);
-  return stream;
-}
-
-absl::StatusOr<TokenStream> OpenJsonl(const std::string& path, const Tokenizer& tokenizer) {
-  TESSERA_ASSIGN_OR_RETURN(const MappedFile file, OpenNotEmpty(path));
-  TokenStream stream = TokenStream::InMemory(tokenizer.vocab_size());
-  absl::string_view rest = file.bytes();
-  for (int64_t line = 1; !rest.empty(); ++line) {
-    const size_t end = std::min(rest.find('\n'), rest.size());
-    absl::string_view row = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    absl::ConsumePrefix(&row, kByteOrderMark);  // at the start of each file that was joined to this
-    row = absl::StripAsciiWhitespace(row);
-    if (row.empty()) continue;
-    const std::string where = absl::StrCat(path, ":", line);
-    if (row[0] != '{' && row[0] != '[')
-      return Bad(where, absl::StrCat("each line is a JSON object such as {\"text\": \"a "
-                                     "document\"}, but this one begins with ",
-                                     Quote(row.substr(0, 20))));
-    TESSERA_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(row, where));
-    TESSERA_ASSIGN_OR_RETURN(const std::string text, GetString(document, "text", where));
-    const absl::StatusOr<std::vector<int32_t>> ids = tokenizer.Encode(text);
-    if (!ids.ok()) return Bad(where, ids.status().message());
-    if (!ids->empty()) stream.BeginDocument(stream.size());
-    stream.Append(*ids);
-  }
-  if (stream.size() == 0)
-    return Bad(path, "no line holds a document with any text; there is nothing to train on");
-  return stream;
-}
-
 absl::StatusOr<TokenStream> OpenTokens(const std::string& path, const TokenFileConfig& config,
                                        const Tokenizer& tokenizer) {
-  TESSERA_ASSIGN_OR_RETURN(MappedFile file, OpenNotEmpty(path));
+  TESSERA_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  if (file.bytes().empty()) return Bad(path, "the file is empty; there is nothing to train on");
   TESSERA_ASSIGN_OR_RETURN(const Layout layout, LayoutOf(file.bytes(), config, path));
   if (config.document_id >= tokenizer.vocab_size())
     return Bad(path, absl::StrCat("the document token has id ", config.document_id,

@@ -1,5 +1,6 @@
 #include "train/tokenizer.h"
 
+#include <algorithm>
 #include <array>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 #include "core/status.h"
 #include "train/bpe.h"
 #include "train/bpe_file.h"
+#include "train/json.h"
 
 namespace tessera {
 namespace {
@@ -18,10 +20,15 @@ class ByteTokenizer final : public Tokenizer {
     for (size_t i = 0; i < bytes_.size(); ++i) bytes_[i] = static_cast<char>(i);
   }
 
-  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override {
-    std::vector<int32_t> ids(text.size());
-    for (size_t i = 0; i < text.size(); ++i) ids[i] = static_cast<uint8_t>(text[i]);
-    return ids;
+  absl::Status EncodeInto(absl::string_view text, const Put& put) const override {
+    std::array<int32_t, 1 << 12> ids;
+    while (!text.empty()) {
+      const size_t count = std::min(ids.size(), text.size());
+      for (size_t i = 0; i < count; ++i) ids[i] = static_cast<uint8_t>(text[i]);
+      if (!put(std::span(ids).first(count), static_cast<int64_t>(count))) break;
+      text.remove_prefix(count);
+    }
+    return absl::OkStatus();
   }
   absl::string_view TokenBytes(int32_t id) const override {
     TESSERA_CHECK(id >= 0 && id < vocab_size(), "token id %d of 256", id);
@@ -58,6 +65,15 @@ size_t Utf8CharacterBytes(absl::string_view s) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(absl::string_view text) const {
+  std::vector<int32_t> ids;
+  TESSERA_RETURN_IF_ERROR(EncodeInto(text, [&](std::span<const int32_t> some, int64_t) {
+    ids.insert(ids.end(), some.begin(), some.end());
+    return true;
+  }));
+  return ids;
+}
+
 std::string Tokenizer::Decode(std::span<const int32_t> ids) const {
   std::string text;
   for (const int32_t id : ids) absl::StrAppend(&text, TokenBytes(id));
@@ -72,8 +88,19 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& name
   return MakeBpeTokenizer(model);
 }
 
+absl::StatusOr<int32_t> IdOfToken(const Tokenizer& tokenizer, absl::string_view text) {
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer.Encode(text));
+  if (ids.size() == 1) return ids[0];
+  return absl::InvalidArgumentError(absl::StrCat(Quote(text), " is ", ids.size(),
+                                                 " tokens of the tokenizer (", tokenizer.Describe(),
+                                                 "), where one is needed; `tessera tokenizer train "
+                                                 "--special TEXT` makes a text one token"));
+}
+
 absl::StatusOr<std::vector<int32_t>> EncodePrompt(const Tokenizer& tokenizer,
-                                                  absl::string_view prompt, int64_t model_vocab) {
+                                                  absl::string_view prompt, int64_t model_vocab,
+                                                  int32_t begin) {
+  if (prompt.empty() && begin >= 0) return std::vector<int32_t>{begin};
   if (prompt.empty())
     return absl::InvalidArgumentError("the prompt is empty; at least one token is needed");
   const size_t valid = static_cast<size_t>(ValidUtf8Prefix(prompt));
