@@ -156,6 +156,20 @@ void FieldList::Add(const char* key, bool& v, const char* doc) {
         .choices = {"true", "false"}});
 }
 
+void FieldList::Add(const char* key, std::optional<bool>& v, std::function<bool()> in_force,
+                    const char* doc) {
+  Push({.key = key,
+        .type = "true or false",
+        .doc = doc,
+        .read =
+            [k = std::string(key), &v](const ConfigNode& n, ErrorList* errors) {
+              bool parsed;
+              if (ReadTruth(n, k, &parsed, errors)) v = parsed;
+            },
+        .print = [in_force = std::move(in_force)] { return Scalar(in_force() ? "true" : "false"); },
+        .choices = {"true", "false"}});
+}
+
 void FieldList::Add(const char* key, std::string& v, const char* doc) {
   Push({.key = key,
         .type = "text",

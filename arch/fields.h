@@ -64,6 +64,9 @@ class FieldList {
   void Add(const char* key, std::optional<int64_t>& v, Range range, const char* doc);
   void Add(const char* key, std::optional<double>& v, Range range, const char* doc);
   void Add(const char* key, bool& v, const char* doc);
+  // Where it is not given it follows from other keys: `in_force` tells, and is what is printed.
+  void Add(const char* key, std::optional<bool>& v, std::function<bool()> in_force,
+           const char* doc);
   void Add(const char* key, std::string& v, const char* doc);
   void Add(const char* key, std::vector<double>& v, Range range, const char* doc);
   void Add(const char* key, std::vector<int64_t>& v, Range range, const char* doc);

@@ -38,8 +38,14 @@ struct GlaConfig {
           absl::StrFormat("heads = %d does not divide the width %g (%s = %g times d_model = %d)",
                           heads, width, key, expand, in.D));
     };
-    const absl::Status keys = divides("expand_k", expand_k);
-    return keys.ok() ? divides("expand_v", expand_v) : keys;
+    if (const absl::Status keys = divides("expand_k", expand_k); !keys.ok()) return keys;
+    if (const absl::Status values = divides("expand_v", expand_v); !values.ok()) return values;
+    if (expand_v * static_cast<double>(in.D) == static_cast<double>(heads))
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "heads = %d leaves a head one value channel, of which the norm keeps the sign alone, "
+          "which cannot be learnt; use fewer heads or a larger expand_v",
+          heads));
+    return absl::OkStatus();
   }
 };
 

@@ -31,13 +31,14 @@ struct MoeConfig {
   std::optional<int64_t> shared_d_ff;
   bool shared_gate = false;
   RouterSoftmax scores = RouterSoftmax::kAll;
-  bool renormalise = true;
+  std::optional<bool> renormalise;  // not given: see Renormalises
   double routed_scale = 1;
   std::optional<double> capacity_factor;
   double balance_loss = 0.01, z_loss = 1e-3;
 
   void Fields(FieldList& f) {
-    f.Add("experts", experts, AtLeast(1), "experts that the router chooses from");
+    f.Add("experts", experts, AtLeast(1),
+          "experts that the router chooses from; of 1 there is nothing to choose or learn");
     f.Add("top_k", top_k, Between(1, kMaxChoices), "experts of each token");
     f.Add("expert", expert,
           {{"swiglu", Expert::kSwiGlu},
@@ -54,8 +55,10 @@ struct MoeConfig {
         "scores", scores,
         {{"softmax_then_topk", RouterSoftmax::kAll}, {"topk_then_softmax", RouterSoftmax::kChosen}},
         "weights: softmax over all experts, or over the chosen ones");
-    f.Add("renormalise", renormalise,
-          "divide the weights by their sum; softmax_then_topk then equals topk_then_softmax");
+    f.Add(
+        "renormalise", renormalise, [this] { return Renormalises(); },
+        "divide the weights by their sum, as topk_then_softmax does; not given: true, but false "
+        "where top_k is 1, since a weight that is always 1 teaches the router nothing");
     f.Add("routed_scale", routed_scale, Positive(), "factor of the routed experts' sum");
     f.Add(
         "capacity_factor", capacity_factor, Positive(),
@@ -71,6 +74,12 @@ struct MoeConfig {
           "top_k = %d exceeds experts = %d: a token uses an expert once; lower top_k "
           "or add experts",
           top_k, experts));
+    if (top_k == 1 && (Renormalises() || scores == RouterSoftmax::kChosen))
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "top_k = 1 with %s gives every chosen expert the weight 1, so the router would get no "
+          "gradient from the task; use renormalise: false with scores: softmax_then_topk, or a "
+          "larger top_k",
+          Renormalises() ? "renormalise: true" : "scores: topk_then_softmax"));
     if (shared == 0 && (shared_gate || shared_d_ff))
       return absl::InvalidArgumentError(
           absl::StrFormat("%s is given but shared = 0: set shared to the number of shared experts",
@@ -94,9 +103,12 @@ struct MoeConfig {
         return Activation::kGelu;
     }
   }
+  // With one choice the weight stays p (Fedus et al. 2021, eq. 2): divided by itself it would be 1
+  // whatever the logits.
+  bool Renormalises() const { return renormalise.value_or(top_k > 1); }
   RoutingOptions Routing() const {
     return {.top_k = top_k,
-            .softmax = renormalise ? RouterSoftmax::kChosen : scores,
+            .softmax = Renormalises() ? RouterSoftmax::kChosen : scores,
             .scale = routed_scale,
             .capacity_factor = capacity_factor,
             .balance_loss = balance_loss,

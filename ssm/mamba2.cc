@@ -48,6 +48,11 @@ struct Mamba2Config {
       return absl::InvalidArgumentError(
           absl::StrFormat("groups = %d does not divide the %d heads (inner width %d / head_dim %d)",
                           groups, inner / head_dim, inner, head_dim));
+    if (inner == groups)
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "groups = %d leaves a group one channel, of which the norm keeps the sign alone, which "
+          "cannot be learnt; use fewer groups or a larger expand",
+          groups));
     if (dt_min > dt_max)
       return absl::InvalidArgumentError(
           absl::StrFormat("dt_min = %g is above dt_max = %g", dt_min, dt_max));

@@ -14,6 +14,8 @@ struct BlockCase {
   std::string block;   // name in the registry
   std::string config;  // YAML of its keys, {} for the defaults
   int64_t D = 64;
+  // Parameters that the config leaves without an effect, as the router of a single expert.
+  std::vector<std::string> idle = {};
 };
 
 std::vector<BlockCase> AllBlockCases();  // the defaults of every registered block, and all corners

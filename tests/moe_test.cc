@@ -21,8 +21,30 @@ TEST(MoeConfig, NamesItsMistakes) {
             "shared_gate is given but shared = 0: set shared to the number of shared experts");
   EXPECT_EQ(CheckMoe("{shared_d_ff: 32}").message(),
             "shared_d_ff is given but shared = 0: set shared to the number of shared experts");
+  const std::string one =
+      " gives every chosen expert the weight 1, so the router would get no gradient from the task; "
+      "use renormalise: false with scores: softmax_then_topk, or a larger top_k";
+  EXPECT_EQ(CheckMoe("{top_k: 1, renormalise: true}").message(),
+            "top_k = 1 with renormalise: true" + one);
+  EXPECT_EQ(CheckMoe("{top_k: 1, scores: topk_then_softmax}").message(),
+            "top_k = 1 with scores: topk_then_softmax" + one);
   EXPECT_FALSE(CheckMoe("{capacity_factor: 0}").ok());
   EXPECT_TRUE(CheckMoe("{capacity_factor: none}").ok());
+}
+
+// The value that is in force is printed, whether or not the key was written.
+TEST(MoeConfig, RenormalisesWhereAWeightCanStillLearn) {
+  const auto printed = [](const std::string& yaml) {
+    auto config = FindBlock("moe")->make_config();
+    EXPECT_TRUE(ReadFields(yaml, *config).ok());
+    EXPECT_TRUE(config->Check({.D = 64}).ok()) << yaml;
+    const std::string all = PrintFields(*config);
+    return all.find("renormalise: true") != std::string::npos;
+  };
+  EXPECT_TRUE(printed("{}"));
+  EXPECT_FALSE(printed("{top_k: 1}"));
+  EXPECT_FALSE(printed("{top_k: 1, renormalise: false}"));
+  EXPECT_FALSE(printed("{renormalise: false}"));
 }
 
 // One block and one pass through it.

@@ -45,11 +45,17 @@ struct RopeConfig {
   }
 };
 
+// Which projections have a bias. Rotation, norms and a soft cap come between a key's bias and its
+// score, so that it moves the softmax as the queries' does. kQvo leaves it out, as Whisper does
+// (Radford et al. 2022, arXiv:2212.04356), and the gate's with it.
+enum class Biases : uint8_t { kNone, kAll, kQvo };
+
 struct AttentionConfig {
   int64_t heads = 4;
   std::optional<int64_t> kv_heads, head_dim, window;
   std::optional<RopeConfig> rope = RopeConfig{};
-  bool qk_norm = false, bias = false, gate = false;
+  Biases bias = Biases::kNone;
+  bool qk_norm = false, gate = false;
   std::optional<double> soft_cap;
   std::string kv_from;
 
@@ -57,11 +63,16 @@ struct AttentionConfig {
     f.Add("heads", heads, AtLeast(1), "query heads");
     f.Add("kv_heads", kv_heads, AtLeast(1), "key and value heads; none is `heads`");
     f.Add("head_dim", head_dim, AtLeast(1), "width of a head; none is d_model / heads");
-    f.Add("window", window, AtLeast(1), "keys that a query sees, itself included; none is all");
+    f.Add(
+        "window", window, AtLeast(1),
+        "keys that a query sees, itself included; none is all. With 1 there is nothing to choose: "
+        "queries and keys never learn");
     f.Add("rope", rope, "rotary positions, or none");
     f.Add("qk_norm", qk_norm, "RMS norm of every query and key head");
     f.Add("soft_cap", soft_cap, Positive(), "scores become c tanh(score / c)");
-    f.Add("bias", bias, "biases in all projections");
+    f.Add("bias", bias, {{"false", Biases::kNone}, {"true", Biases::kAll}, {"qvo", Biases::kQvo}},
+          "biases in all projections, or in those of queries, values and output alone, which is "
+          "what a checkpoint without k_bias has");
     f.Add("gate", gate, "multiply the output by sigmoid of a projection of the input");
     f.Add("kv_from", kv_from,
           "read the keys and values of the earlier attention layer of this name; have none");
@@ -80,6 +91,10 @@ struct AttentionConfig {
     if (rope && Width(in.D) > 2 * RopeRotation::kMaxPairs)
       return bad("a head of width " + std::to_string(Width(in.D)) +
                  " is too wide to rotate; at most " + std::to_string(2 * RopeRotation::kMaxPairs));
+    if (qk_norm && Width(in.D) == 1)
+      return bad(
+          "qk_norm leaves of a head of width 1 its sign alone, which cannot be learnt; use a "
+          "wider head_dim or qk_norm: false");
     const bool needs_length = rope && (rope->scaling.type == RopeScalingType::kYarn ||
                                        rope->scaling.type == RopeScalingType::kLlama3);
     if (needs_length && !(rope->scaling.original_length_tok > 0))
@@ -115,15 +130,16 @@ class AttentionBlock final : public Block {
     if (c.kv_from.empty()) {
       k_ = p.Weight("k", c.kv() * width_, in.D);
       v_ = p.Weight("v", c.kv() * width_, in.D);
-      // A constant added to every key moves no softmax, so keys have no bias.
-      if (c.bias) v_bias_ = p.Bias("v_bias", c.kv() * width_);
+      if (c.bias == Biases::kAll) k_bias_ = p.Bias("k_bias", c.kv() * width_);
+      if (c.bias != Biases::kNone) v_bias_ = p.Bias("v_bias", c.kv() * width_);
       if (c.qk_norm) k_norm_ = p.Gain("k_norm", width_);
     }
-    if (c.bias) {
+    if (c.bias != Biases::kNone) {
       q_bias_ = p.Bias("q_bias", c.heads * width_);
       out_bias_ = p.Bias("out_bias", in.D);
     }
     if (c.gate) gate_ = p.Weight("gate", c.heads * width_, in.D);
+    if (c.gate && c.bias == Biases::kAll) gate_bias_ = p.Bias("gate_bias", c.heads * width_);
     if (c.qk_norm) q_norm_ = p.Gain("q_norm", width_);
     if (c.rope)
       rotation_ = MakeRotation(ScaledRopeFrequencies(c.rope->scaling, c.rope->base, width_),
@@ -149,7 +165,7 @@ class AttentionBlock final : public Block {
       if (state != nullptr) Remember(ctx, kv[kK], kv[kV], state);
       if (!ctx.edge.empty()) ctx.edges[ctx.edge] = kv;
     }
-    if (c.gate) o = Gated(ctx, Activation::kSigmoid, Linear(ctx, x, gate_), o);
+    if (c.gate) o = Gated(ctx, Activation::kSigmoid, Linear(ctx, x, gate_, gate_bias_), o);
     return Linear(ctx, o, out_, out_bias_);
   }
 
@@ -165,7 +181,7 @@ class AttentionBlock final : public Block {
   enum { kK, kV, kPastK, kPastV };
 
   KeysValues Own(Context& ctx, const Var& x, State* state) const {
-    Var k = Linear(ctx, x, k_);
+    Var k = Linear(ctx, x, k_, k_bias_);
     const Var v = Linear(ctx, x, v_, v_bias_);
     if (config_.qk_norm) k = RmsNorm(ctx, k, k_norm_, 1e-6f, config_.kv());
     if (config_.rope) k = Rope(ctx, k, config_.kv(), rotation_);
@@ -210,7 +226,7 @@ class AttentionBlock final : public Block {
 
   AttentionConfig config_;
   int64_t width_;
-  Var q_, k_, v_, out_, q_bias_, v_bias_, out_bias_, gate_, q_norm_, k_norm_;
+  Var q_, k_, v_, out_, gate_, q_bias_, k_bias_, v_bias_, out_bias_, gate_bias_, q_norm_, k_norm_;
   RopeRotation rotation_;
 };
 
