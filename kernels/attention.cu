@@ -31,9 +31,11 @@ __global__ void __launch_bounds__(kForwardThreads)
   constexpr int kM = Tile::kM, kRows = Tile::kRows, kPitch = Tile::kPitch;
   constexpr int kThreads = kForwardThreads;
   TESSERA_DYNAMIC_SHARED(Tile, shared);
+  const int64_t tiles = (a.T + Tile::kQueries - 1) / Tile::kQueries;
+  const GridPlace place = PlaceInGrid(tiles, a.H);
   // The longest blocks, which see the most keys, come first.
-  const int64_t q0 = int64_t{gridDim.x - 1 - blockIdx.x} * Tile::kQueries;
-  const int64_t h = blockIdx.y, b = blockIdx.z, hkv = h / (a.H / a.Hkv);
+  const int64_t q0 = (tiles - 1 - place.x) * Tile::kQueries;
+  const int64_t h = place.y, b = place.z, hkv = h / (a.H / a.Hkv);
   const int64_t last = q0 + Tile::kQueries < a.T ? q0 + Tile::kQueries - 1 : a.T - 1;
   const int keys = static_cast<int>(a.L + last) + 1;
   StartTile<kThreads, Tile::kQueries, kD>(
@@ -129,7 +131,7 @@ __global__ void __launch_bounds__(kForwardThreads)
 }
 
 constexpr int kDecodeThreads = 128, kDecodeWarps = kDecodeThreads / 32;
-constexpr int kPieceKeys = AttentionArgs<float>::kCudaDecodeKeys;
+constexpr int kPieceKeys = AttentionArgs<float>::kShortPiece;
 
 // How a warp reads rows of up to kD channels: kLanes lanes a row, each kChunks times N neighbouring
 // channels, and so kRows rows at once.
@@ -151,9 +153,10 @@ struct DecodeRows {
   }
 };
 
-// Block (p, hkv, b), decoding: the T (H / Hkv) <= kQ queries that share a key head, against the
-// keys of piece p, so that each key and value is read once for all queries, which is the floor. The
-// scores of all keys first, then their softmax, then the sum of the values; several rows are on
+// Block (p tiles + i, hkv, b), decoding: the i-th kQ of the T (H / Hkv) queries that share a key
+// head, against the keys of piece p. Up to kQ queries read each key and value once, which is the
+// floor; the tiles of more of them are neighbours, so that the second finds the rows in the cache.
+// The scores of all keys first, then their softmax, then the sum of the values; several rows are on
 // their way at once. Barriers between the three, and before the warps' sums are added up.
 template <int kQ, int kD, int N, class T>
 __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> a) {
@@ -163,15 +166,19 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
   TESSERA_SHARED(float[kDecodeWarps][kQ][kD], warp_o);
   TESSERA_SHARED(float[kQ], most);
   TESSERA_SHARED(float[kQ], sum);
-  const int64_t piece = blockIdx.x, hkv = blockIdx.y, b = blockIdx.z, group = a.H / a.Hkv;
-  const int queries = static_cast<int>(a.T * group), begin = static_cast<int>(piece) * kPieceKeys;
+  const int64_t group = a.H / a.Hkv, all = a.T * group, tiles = (all + kQ - 1) / kQ;
+  const GridPlace place = PlaceInGrid(tiles * a.cuda_decode_pieces(), a.Hkv);
+  const int64_t piece = place.x / tiles, first_query = place.x % tiles * kQ;
+  const int64_t hkv = place.y, b = place.z;
+  const int queries = static_cast<int>(all - first_query < kQ ? all - first_query : kQ);
+  const int begin = static_cast<int>(piece) * kPieceKeys;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   float q[kQ][kChunks][N];
   Sight sight[kQ];
   int from = begin + kPieceKeys, to = begin - 1;
 #pragma unroll
   for (int n = 0; n < kQ; ++n) {
-    const int64_t t = n / group, h = hkv * group + n % group;
+    const int64_t t = (first_query + n) / group, h = hkv * group + (first_query + n) % group;
     const bool there = n < queries;
     sight[n] = there ? SightOf(a, b, t) : Sight{0, -1};
     Rows::Read(there ? a.q + (b * a.T + t) * a.q_stride + h * a.K : nullptr, a.K, q[n]);
@@ -251,18 +258,18 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
   const int width = static_cast<int>(a.V) + 2;
   for (int i = thread; i < queries * width; i += kDecodeThreads) {
     const int n = i / width, c = i % width;
-    const int64_t t = n / group, h = hkv * group + n % group;
+    const int64_t t = (first_query + n) / group, h = hkv * group + (first_query + n) % group;
     float v = c == a.V ? sum[n] : c > a.V ? most[n] : 0;
     if (c < a.V)
       for (int w = 0; w < kDecodeWarps; ++w) v += warp_o[w][n][c];
-    a.workspace[(((b * gridDim.x + piece) * a.T + t) * a.H + h) * width + c] = v;
+    a.workspace[(((b * a.cuda_decode_pieces() + piece) * a.T + t) * a.H + h) * width + c] = v;
   }
 }
 
-// Block (t H + h, b): combines the pieces of one query, in order; a thread a channel.
+// Block (b T + t) H + h: combines the pieces of one query, in order; a thread a channel.
 template <class T>
 __global__ void __launch_bounds__(kDecodeThreads) DecodeCombine(AttentionArgs<T> a) {
-  const int64_t t = blockIdx.x / a.H, h = blockIdx.x % a.H, b = blockIdx.y;
+  const int64_t h = blockIdx.x % a.H, t = blockIdx.x / a.H % a.T, b = blockIdx.x / a.H / a.T;
   const int64_t pieces = a.cuda_decode_pieces(), width = a.V + 2;
   const float* const first = a.workspace + ((b * pieces * a.T + t) * a.H + h) * width;
   const int64_t step = a.T * a.H * width;
@@ -288,14 +295,13 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodeCombine(AttentionArgs<T>
 template <int kD, int N, class T>
 void Decode(const AttentionArgs<T>& a) {
   constexpr int kMost = AttentionArgs<T>::kDecodeQueries;
-  const int64_t queries = a.T * (a.H / a.Hkv);
-  const auto B = static_cast<unsigned>(a.B);
+  const int64_t queries = a.key_head_queries();
   Launch(queries == 1   ? DecodePieces<1, kD, N, T>
          : queries <= 4 ? DecodePieces<4, kD, N, T>
                         : DecodePieces<kMost, kD, N, T>,
-         dim3{static_cast<unsigned>(a.cuda_decode_pieces()), static_cast<unsigned>(a.Hkv), B},
+         FoldedGrid(a.cuda_decode_pieces() * CeilDivide(queries, kMost), a.Hkv, a.B),
          dim3{kDecodeThreads}, 0, a);
-  Launch(DecodeCombine<T>, dim3{static_cast<unsigned>(a.T * a.H), B}, dim3{kDecodeThreads}, 0, a);
+  Launch(DecodeCombine<T>, FoldedGrid(a.H, a.T, a.B), dim3{kDecodeThreads}, 0, a);
 }
 
 template <class T>
@@ -306,8 +312,7 @@ void Attention(const AttentionArgs<T>& a) {
     static_assert(sizeof(ForwardTile<T, kD>) <= kSharedBytes);
     if (a.decode()) return AlignedRows(a) ? Decode<kD, kVector<T>>(a) : Decode<kD, 1>(a);
     Launch(AttentionKernel<T, kD>,
-           dim3{static_cast<unsigned>(CeilDivide(a.T, ForwardTile<T, kD>::kQueries)),
-                static_cast<unsigned>(a.H), static_cast<unsigned>(a.B)},
+           FoldedGrid(CeilDivide(a.T, ForwardTile<T, kD>::kQueries), a.H, a.B),
            dim3{kForwardThreads}, sizeof(ForwardTile<T, kD>), a, AlignedRows(a));
   });
 }

@@ -1,9 +1,10 @@
 #include "kernels/attention.h"
-#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/query_tile.h"
 
-// Few queries against many keys: every key and value is read once for all the queries that share
-// it, and nothing is computed that the queries do not fill. The keys are cut into pieces of
-// kDecodeKeys, whose sums are combined in order.
+// Few tokens against many keys: the keys are cut into pieces of decode_keys(), whose sums are
+// combined in order. Up to kDecodeQueries queries that share a key head take a piece's keys one by
+// one, and nothing is computed that they do not fill; more of them go in tiles of kColumns, as in a
+// forward pass over all keys.
 
 namespace tessera::TESSERA_ISA {
 namespace {
@@ -94,11 +95,41 @@ void DecodePiece(const AttentionArgs<T>& a, const Columns& columns, int64_t begi
   }
 }
 
+// The columns of one tile over the keys [begin, end). At most kColumns pieces.
+template <class T>
+void DecodeTile(const AttentionArgs<T>& a, int64_t b, int64_t head, int64_t first, int64_t last,
+                int64_t begin, int64_t end, const Piece* pieces) {
+  const int64_t ldk = Stride(a.K), ldv = Stride(a.V);
+  Scratch scratch(kColumns * (ldk + ldv) + kKeys * (ldk + ldv + kTileStride) + a.K * kTileStride);
+  float* rows = scratch.Take(kColumns * ldk);
+  float* k = scratch.Take(kKeys * ldk);
+  float* v = scratch.Take(kKeys * ldv);
+  float* s = scratch.Take(kKeys * kTileStride);
+  QueryTile tile{.columns = Columns(a, b, head, first, last),
+                 .q = scratch.Take(a.K * kTileStride),
+                 .o = scratch.Take(kColumns * ldv)};
+  tile.Start(a, rows);
+  const KeyRows<const T> keys = KeysOf(a, b, head), values = ValuesOf(a, b, head);
+  end = Smaller(end, tile.columns.last_key + 1);
+  for (int64_t j0 = Larger(begin, tile.columns.first_key); j0 < end; j0 += kKeys) {
+    const int64_t j1 = Smaller(j0 + kKeys, end);
+    LoadKeys(keys, j0, j1, a.K, k, ldk);
+    LoadKeys(values, j0, j1, a.V, v, ldv);
+    tile.Take(a.K, a.V, a.soft_cap, k, v, j0, j1, s);
+  }
+  for (int64_t c = 0; c < tile.columns.n; ++c) {
+    const float* o = tile.o + c * ldv;
+    ForLanes(a.V, [&](int64_t i, int n) { Store(pieces[c].sums + i, Load(o + i, n), n); });
+    pieces[c].max() = tile.running.max[c];
+    pieces[c].weight() = tile.running.sum[c];
+  }
+}
+
 // o = sum over the pieces of exp(max_p - max) sums_p / sum of exp(max_p - max) weight_p.
 template <class T>
-void Combine(const AttentionArgs<T>& a, const Columns& columns, int64_t c, const float* sums,
+void Combine(const AttentionArgs<T>& a, int64_t b, int64_t h, int64_t t, const float* sums,
              int64_t piece_stride) {
-  const int64_t pieces = a.decode_pieces(), t = columns.t(c), h = columns.h(c);
+  const int64_t pieces = a.decode_pieces();
   float max = kNever, weight = 0;
   for (int64_t p = 0; p < pieces; ++p) {
     const float m = sums[p * piece_stride + a.V];
@@ -108,7 +139,7 @@ void Combine(const AttentionArgs<T>& a, const Columns& columns, int64_t c, const
     const float* piece = sums + p * piece_stride;
     weight += piece[a.V + 1] * Exp2(Splat(piece[a.V] - max))[0];
   }
-  T* out = a.o + (columns.b * a.T + t) * a.o_stride + h * a.V;
+  T* out = a.o + (b * a.T + t) * a.o_stride + h * a.V;
   ForLanes(a.V, [&](int64_t i, int n) {
     Vec o = Splat(0);
     for (int64_t p = 0; p < pieces; ++p) {
@@ -118,7 +149,7 @@ void Combine(const AttentionArgs<T>& a, const Columns& columns, int64_t c, const
     Store(out + i, o / weight, n);
   });
   if (a.lse != nullptr) {
-    a.lse[(columns.b * a.H + h) * a.T + t] = max * kLn2 + Log(Splat(weight))[0];
+    a.lse[(b * a.H + h) * a.T + t] = max * kLn2 + Log(Splat(weight))[0];
   }
 }
 
@@ -126,24 +157,30 @@ void Combine(const AttentionArgs<T>& a, const Columns& columns, int64_t c, const
 
 template <class T>
 void AttentionDecode(const AttentionArgs<T>& a) {
-  const int64_t n = a.T * (a.H / a.Hkv), heads = a.B * a.Hkv, pieces = a.decode_pieces();
+  const int64_t group = a.H / a.Hkv, n = a.key_head_queries(), heads = a.B * a.Hkv;
+  const int64_t pieces = a.decode_pieces(), tiles = (n + kColumns - 1) / kColumns;
   const int64_t column_floats = a.V + 2, piece_floats = n * column_floats;
-  ParallelFor(heads * pieces, [&](int64_t chunk) {
-    const int64_t head = chunk / pieces, piece = chunk % pieces;
-    Piece columns[AttentionArgs<T>::kDecodeQueries];
-    for (int64_t c = 0; c < n; ++c) {
-      columns[c] = {a.workspace + chunk * piece_floats + c * column_floats, a.V};
+  ParallelFor(heads * pieces * tiles, [&](int64_t chunk) {
+    const int64_t at = chunk / tiles, head = at / pieces, begin = at % pieces * a.decode_keys();
+    const int64_t first = chunk % tiles * kColumns, last = Smaller(first + kColumns, n);
+    Piece columns[kColumns];
+    for (int64_t c = first; c < last; ++c) {
+      columns[c - first] = {a.workspace + at * piece_floats + c * column_floats, a.V};
     }
-    DecodePiece(a, Columns(a, head / a.Hkv, head % a.Hkv, 0, n), piece * a.kDecodeKeys,
-                (piece + 1) * a.kDecodeKeys, columns);
+    const int64_t end = begin + a.decode_keys();
+    if (a.few_queries()) {
+      DecodePiece(a, Columns(a, head / a.Hkv, head % a.Hkv, 0, n), begin, end, columns);
+    } else {
+      DecodeTile(a, head / a.Hkv, head % a.Hkv, first, last, begin, end, columns);
+    }
   });
-  for (int64_t head = 0; head < heads; ++head) {
-    const Columns columns(a, head / a.Hkv, head % a.Hkv, 0, n);
-    for (int64_t c = 0; c < n; ++c) {
-      Combine(a, columns, c, a.workspace + head * pieces * piece_floats + c * column_floats,
-              piece_floats);
+  ParallelRanges(heads * n, 64, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t head = i / n, c = i % n;
+      Combine(a, head / a.Hkv, head % a.Hkv * group + c % group, c / group,
+              a.workspace + head * pieces * piece_floats + c * column_floats, piece_floats);
     }
-  }
+  });
 }
 
 template void AttentionDecode(const AttentionArgs<float>&);

@@ -93,8 +93,10 @@ __global__ void __launch_bounds__(kGradThreads)
   constexpr int kThreads = kGradThreads;
   TESSERA_DYNAMIC_SHARED(Tile, shared);
   const AttentionArgs<T>& a = g.forward;
-  const int64_t q0 = int64_t{gridDim.x - 1 - blockIdx.x} * Tile::kOwn;
-  const int64_t h = blockIdx.y, b = blockIdx.z, hkv = h / (a.H / a.Hkv);
+  const int64_t tiles = (a.T + Tile::kOwn - 1) / Tile::kOwn;
+  const GridPlace place = PlaceInGrid(tiles, a.H);
+  const int64_t tile = place.x, h = place.y, b = place.z;
+  const int64_t q0 = (tiles - 1 - tile) * Tile::kOwn, hkv = h / (a.H / a.Hkv);
   const int K = static_cast<int>(a.K), V = static_cast<int>(a.V);
   const int64_t last = q0 + Tile::kOwn < a.T ? q0 + Tile::kOwn - 1 : a.T - 1;
   const int keys = static_cast<int>(a.L + last) + 1;
@@ -195,8 +197,10 @@ __global__ void __launch_bounds__(kGradThreads)
   TESSERA_DYNAMIC_SHARED(Tile, shared);
   TESSERA_SHARED(QueryFacts[Tile::kStages * kInner], facts);
   const AttentionArgs<T>& a = g.forward;
-  const int64_t k0 = int64_t{blockIdx.x} * Tile::kOwn, hkv = blockIdx.y, b = blockIdx.z;
   const int64_t group = a.H / a.Hkv, keys = a.L + a.T;
+  const GridPlace place = PlaceInGrid((keys + Tile::kOwn - 1) / Tile::kOwn, a.Hkv);
+  const int64_t tile = place.x, hkv = place.y, b = place.z;
+  const int64_t k0 = tile * Tile::kOwn;
   const int K = static_cast<int>(a.K), V = static_cast<int>(a.V);
   StartTile<kThreads, Tile::kOwn, kD>(shared->own_first, K, aligned, [&](int i) -> const T* {
     if (k0 + i >= keys) return nullptr;
@@ -328,18 +332,14 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
   const bool aligned = AlignedRows(a) && Aligned(g.dout, g.dout_stride);
   Launch(aligned ? DeltaKernel<kVector<T>, T> : DeltaKernel<1, T>,
          dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, dim3{256}, 0, g, delta);
-  const auto B = static_cast<unsigned>(a.B);
   ByHeadWidth(a.K, a.V, [&](auto width) {
     using Tile = GradTile<T, width.value>;
     static_assert(sizeof(Tile) + Tile::kStages * Tile::kInner * sizeof(QueryFacts) <= kSharedBytes);
-    const auto blocks = [](int64_t rows) {
-      return static_cast<unsigned>(CeilDivide(rows, Tile::kOwn));
-    };
     if (g.dq != nullptr)
-      Launch(QueryGradKernel<T, Tile::kD>, dim3{blocks(a.T), static_cast<unsigned>(a.H), B},
+      Launch(QueryGradKernel<T, Tile::kD>, FoldedGrid(CeilDivide(a.T, Tile::kOwn), a.H, a.B),
              dim3{kGradThreads}, sizeof(Tile), g, delta, aligned);
     if (g.dk != nullptr || g.dv != nullptr || g.dpast_k != nullptr || g.dpast_v != nullptr)
-      Launch(KeyGradKernel<T, Tile::kD>, dim3{blocks(a.L + a.T), static_cast<unsigned>(a.Hkv), B},
+      Launch(KeyGradKernel<T, Tile::kD>, FoldedGrid(CeilDivide(a.L + a.T, Tile::kOwn), a.Hkv, a.B),
              dim3{kGradThreads}, sizeof(Tile), g, delta, aligned);
   });
 }

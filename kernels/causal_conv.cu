@@ -1,5 +1,6 @@
 #include "kernels/causal_conv.h"
 #include "kernels/cuda/functions.h"
+#include "kernels/cuda/grid.h"
 #include "kernels/cuda/reduce.h"
 
 namespace tessera::TESSERA_DEVICE {
@@ -50,9 +51,12 @@ constexpr int kThreads = 128, kForwardRun = 32;
 // the next is on its way while one is worked on.
 template <int kW, int N, class T>
 __global__ void __launch_bounds__(kThreads) ConvKernel(CausalConvArgs<T> a) {
-  const int64_t c = N * (int64_t{blockIdx.x} * kThreads + threadIdx.x), b = blockIdx.z;
+  const GridPlace place =
+      PlaceInGrid((a.C + N * kThreads - 1) / (N * kThreads), (a.T + kForwardRun - 1) / kForwardRun);
+  const int64_t columns = place.x, run = place.y, b = place.z;
+  const int64_t c = N * (columns * kThreads + threadIdx.x);
   if (c >= a.C) return;
-  const int64_t begin = int64_t{blockIdx.y} * kForwardRun;
+  const int64_t begin = run * kForwardRun;
   const int64_t end = begin + kForwardRun < a.T ? begin + kForwardRun : a.T;
   float w[N][kW], bias[N], x[kW][N], next[N];  // x[l]: l tokens back
   ReadTaps(a, c, w);
@@ -105,8 +109,7 @@ void ConvOfWidth(const CausalConvArgs<T>& a) {
                       Aligned(a.weight, 4);
     const int64_t per = wide ? N : 1;
     Launch(wide ? ConvKernel<kW, N, T> : ConvKernel<kW, 1, T>,
-           dim3{static_cast<unsigned>(CeilDivide(a.C, per * kThreads)),
-                static_cast<unsigned>(CeilDivide(a.T, kForwardRun)), static_cast<unsigned>(a.B)},
+           FoldedGrid(CeilDivide(a.C, per * kThreads), CeilDivide(a.T, kForwardRun), a.B),
            dim3{kThreads}, 0, a);
   }
 }
@@ -134,8 +137,9 @@ __device__ __forceinline__ float LastGrad(const CausalConvGradArgs<T>& g, int64_
 template <int kW, int N, class T>
 __global__ void __launch_bounds__(kThreads) ConvGradKernel(CausalConvGradArgs<T> g) {
   const CausalConvArgs<T>& a = g.forward;
-  const int64_t c = N * (int64_t{blockIdx.x} * kThreads + threadIdx.x), run = blockIdx.y,
-                b = blockIdx.z;
+  const GridPlace place = PlaceInGrid((a.C + N * kThreads - 1) / (N * kThreads), g.cuda_runs());
+  const int64_t columns = place.x, run = place.y, b = place.z;
+  const int64_t c = N * (columns * kThreads + threadIdx.x);
   if (c >= a.C) return;
   const int64_t begin = run * g.kCudaRun, end = begin + g.kCudaRun < a.T ? begin + g.kCudaRun : a.T;
   float w[N][kW], bias[N], sum[kW + 1][N] = {}, du[kW][N] = {}, x[kW][N], next_x[N] = {},
@@ -231,8 +235,7 @@ void GradOfWidth(const CausalConvGradArgs<T>& g) {
                       AlignedFour(g.dy, g.dy_stride) && AlignedFour(g.dx, g.dx_stride) &&
                       AlignedFour(a.weight, 4);
     Launch(wide ? ConvGradKernel<kW, 4, T> : ConvGradKernel<kW, 1, T>,
-           dim3{static_cast<unsigned>(CeilDivide(a.C, kThreads * (wide ? 4 : 1))),
-                static_cast<unsigned>(g.cuda_runs()), static_cast<unsigned>(a.B)},
+           FoldedGrid(CeilDivide(a.C, kThreads * (wide ? 4 : 1)), g.cuda_runs(), a.B),
            dim3{kThreads}, 0, g);
     if (g.dweight != nullptr) Launch(TapGradKernel<T>, dim3{columns, kW}, dim3{kThreads}, 0, g);
     if (g.dbias != nullptr)

@@ -1,6 +1,5 @@
 #include "kernels/cross_entropy.h"
 
-#include "core/check.h"
 #include "core/parallel.h"
 #include "kernels/cpu/vmath.h"
 
@@ -21,13 +20,13 @@ void CrossEntropyRow(const CrossEntropyArgs& a, int64_t r) {
     if (a.gradient) __builtin_memset(l, 0, static_cast<size_t>(a.V) * sizeof(float));
     return;
   }
-  TESSERA_CHECK(target < a.V, "target %ld of a vocabulary of %ld", target, a.V);
+  const bool known = target < a.V;
   Vec most = Splat(-__builtin_inff());
   int64_t i = 0;
   for (; i + kLanes <= a.V; i += kLanes) most = Max(most, Load(l + i));
   float largest = MaxOf(most);
   for (; i < a.V; ++i) largest = l[i] > largest ? l[i] : largest;
-  const float at_target = l[target] - largest;
+  const float at_target = known ? l[target] - largest : __builtin_nanf("");
   Vec sums = Splat(0);
   float tail = 0;
   for (i = 0; i + kLanes <= a.V; i += kLanes) {
@@ -49,7 +48,7 @@ void CrossEntropyRow(const CrossEntropyArgs& a, int64_t r) {
   if (!a.gradient) return;
   const float scale = a.weight[0] / sum;
   ForLanes(a.V, [&](int64_t j, int n) { Store(l + j, Load(l + j, n) * scale, n); });
-  l[target] -= a.weight[0];
+  if (known) l[target] -= a.weight[0];
 }
 
 void CrossEntropy(const CrossEntropyArgs& a) {

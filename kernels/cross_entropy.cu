@@ -54,7 +54,8 @@ __global__ void __launch_bounds__(kThreads) CrossEntropyKernel(CrossEntropyArgs 
   const float largest = BlockMax<kThreads>(most);
   sum = BlockSum<kThreads>(most == -INFINITY ? sum : sum * expf(most - largest));
   // The thread that reads the target's logit is the one that overwrites it below.
-  if (threadIdx.x == target / N % kThreads) a.nll[row] = logf(sum) - (l[target] - largest);
+  if (threadIdx.x == target / N % kThreads)
+    a.nll[row] = target < a.V ? logf(sum) - (l[target] - largest) : NAN;
   if (!a.gradient) return;
   const float weight = a.weight[0], scale = weight / sum;
   for (int64_t c = first; c < a.V; c += kStep) {

@@ -23,7 +23,7 @@ struct TargetWeightArgs {
 struct CrossEntropyArgs {
   static constexpr char kName[] = "cross_entropy";
   float* logits;          // [rows, V]: read, and where `gradient`, replaced by their gradient
-  const int32_t* target;  // [rows], < V; negative: does not count
+  const int32_t* target;  // [rows]; negative: does not count; >= V: its nll is NaN
   float* nll;             // [rows]; 0 where it does not count
   const float* weight;    // [1]
   bool gradient;

@@ -10,7 +10,13 @@ struct EmbeddingBody {
   template <int N>
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
     float x[N];
-    Load(a.table + a.token[row] * a.D + c, x);
+    const int64_t token = a.token[row];
+    if (token >= 0 && token < a.V) {
+      Load(a.table + token * a.D + c, x);
+    } else {
+#pragma unroll
+      for (float& unknown : x) unknown = NAN;
+    }
     Store(a.y + row * a.y_stride + c, x);
   }
 };
@@ -32,6 +38,18 @@ struct ZeroBody {
   }
 };
 
+// What rows are sorted by: their token, or V where that is in no vocabulary.
+struct KeyBody {
+  const int32_t* token;
+  int64_t V;
+  int32_t* key;
+  template <int N>
+  __device__ __forceinline__ void At(int64_t row, int64_t) const {
+    const bool known = token[row] >= 0 && token[row] < V;
+    key[row] = known ? token[row] : static_cast<int32_t>(V);
+  }
+};
+
 constexpr int kThreads = 128, kAtOnce = 8;
 
 // Block i sums the rows of the token that stands at place i of the sorted ones, if it is the first
@@ -43,7 +61,7 @@ __global__ void __launch_bounds__(kThreads)
     EmbeddingGradKernel(EmbeddingGradArgs<T> a, const int32_t* sorted, const int32_t* rows) {
   const int64_t first = blockIdx.x;
   const int32_t token = sorted[first];
-  if (first > 0 && sorted[first - 1] == token) return;
+  if (token >= a.V || (first > 0 && sorted[first - 1] == token)) return;
   for (int64_t c = N * int64_t{threadIdx.x}; c < a.D; c += N * kThreads) {
     float sum[N] = {};
     bool more = true;
@@ -77,11 +95,12 @@ void EmbeddingGrad(const EmbeddingGradArgs<T>& a) {
   if (a.rows == 0) return;
   const int64_t padded = CeilDivide(a.rows, 64) * 64;
   const auto sort_floats = static_cast<int64_t>(SortBytes(a.rows) / sizeof(float)) + 1;
-  const int64_t floats = 2 * padded + sort_floats, foreseen = a.CudaScratch();
+  const int64_t floats = 3 * padded + sort_floats, foreseen = a.CudaScratch();
   auto* const sorted =
       reinterpret_cast<int32_t*>(ScratchFloats(floats > foreseen ? floats : foreseen));
-  int32_t* const rows = sorted + padded;
-  SortRows(a.token, a.rows, a.V, sorted, rows, rows + padded);
+  int32_t *const rows = sorted + padded, *const keys = rows + padded;
+  ForElements<float>(a.rows, 1, false, KeyBody{a.token, a.V, keys});
+  SortRows(keys, a.rows, a.V + 1, sorted, rows, keys + padded);
   const bool wide = a.D % kVector<T> == 0 && Aligned(a.dy, a.dy_stride);
   Launch(wide ? EmbeddingGradKernel<kVector<T>, T> : EmbeddingGradKernel<1, T>,
          dim3{static_cast<unsigned>(a.rows)}, dim3{kThreads}, 0, a, sorted, rows);

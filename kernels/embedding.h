@@ -6,7 +6,9 @@
 
 namespace tessera {
 
-// y[r] = table[token[r]]. Tokens are in [0, V): the data layer has seen to it.
+// y[r] = table[token[r]]. Token ids are in [0, V): CheckTokens (arch/tokens.h) asks where they
+// enter. A row of any other id is NaN, so that the loss tells, and takes no part in the gradient;
+// no memory outside the table is touched for it.
 template <class T>
 struct EmbeddingArgs {
   static constexpr char kName[] = "embedding";
@@ -31,7 +33,7 @@ struct EmbeddingGradArgs {
 
   // What the CUDA kernels ask for, in floats: rows and their tokens in the order of the tokens, and
   // what sorting takes.
-  int64_t CudaScratch() const { return 6 * rows + (1 << 20); }
+  int64_t CudaScratch() const { return 7 * rows + (1 << 20); }
   Cost cost() const {
     return {.flops = rows * D,
             .bytes = rows * (D * (8 + int64_t{sizeof(T)}) + 4) +

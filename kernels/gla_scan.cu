@@ -12,7 +12,9 @@ __global__ void __launch_bounds__(kGlaThreads)
   using F = Fragments<T>;
   constexpr int kPitchV = Tile::kPitchV;
   TESSERA_DYNAMIC_SHARED(Tile, tile);
-  const int64_t span = blockIdx.x, h = blockIdx.y, b = blockIdx.z, size = a.K * a.V;
+  const GridPlace place = PlaceInGrid(a.spans(), a.H);
+  const int64_t span = place.x, h = place.y, b = place.z;
+  const int64_t size = a.K * a.V;
   const int column = static_cast<int>(threadIdx.x) / 32 * 16;
   typename Tile::State s;
   LoadState<Tile>(s, a.K, a.V,
@@ -39,14 +41,15 @@ __global__ void __launch_bounds__(kGlaThreads)
   }
 }
 
-// Block (h, b): one token, as in decoding. Thread (v, i) has column v of the state in every
+// Block b H + h: one token, as in decoding. Thread (v, i) has column v of the state in every
 // kStepRows-th row, which is read and written once, the floor; neighbours have neighbouring
 // columns.
 constexpr int kStepRows = 4;
 template <class T>
 __global__ void __launch_bounds__(kMaxGlaWidth* kStepRows) GlaStep(GlaScanArgs<T> a) {
   TESSERA_SHARED(float[kStepRows][kMaxGlaWidth], part);
-  const int64_t h = blockIdx.x, b = blockIdx.y, v = threadIdx.x, head = (b * a.H + h) * a.K * a.V;
+  const int64_t head = int64_t{blockIdx.x} * a.K * a.V, v = threadIdx.x;
+  const int64_t b = blockIdx.x / a.H, h = blockIdx.x % a.H;
   const bool starts = a.position != nullptr && a.position[b] == 0;
   const float value = v < a.V ? ToFloat(a.v[b * a.v_stride + h * a.V + v]) : 0;
   float o = 0;
@@ -70,8 +73,8 @@ __global__ void __launch_bounds__(kMaxGlaWidth* kStepRows) GlaStep(GlaScanArgs<T
 template <class T>
 void GlaScan(const GlaScanArgs<T>& a) {
   if (a.B * a.T * a.H == 0) return;
-  const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
-  if (a.T == 1) return Launch(GlaStep<T>, dim3{H, B}, dim3{kMaxGlaWidth, kStepRows}, 0, a);
+  if (a.T == 1)
+    return Launch(GlaStep<T>, FoldedGrid(a.H, a.B, 1), dim3{kMaxGlaWidth, kStepRows}, 0, a);
   const int64_t size = a.K * a.V;
   const bool keep = a.kept != nullptr;
   // States first, so that they are aligned.
@@ -85,8 +88,8 @@ void GlaScan(const GlaScanArgs<T>& a) {
     static_assert(sizeof(Tile) <= kSharedBytes);
     LaunchStates<Pass::kForward, Tile, T>(a, nullptr, 0, aligned, states, whole, a.state,
                                           a.last_state, Grad::kOverwrite);
-    Launch(GlaSpanOut<Tile, T>, dim3{static_cast<unsigned>(a.spans()), H, B}, dim3{kGlaThreads},
-           sizeof(Tile), a, states, aligned);
+    Launch(GlaSpanOut<Tile, T>, FoldedGrid(a.spans(), a.H, a.B), dim3{kGlaThreads}, sizeof(Tile), a,
+           states, aligned);
   });
 }
 

@@ -90,7 +90,9 @@ __global__ void __launch_bounds__(kGlaThreads)
   TESSERA_DYNAMIC_SHARED(Tile, tile);
   typename Tile::Chunk& chunk = *tile;
   const GlaScanArgs<T>& a = g.forward;
-  const int64_t span = blockIdx.x, h = blockIdx.y, b = blockIdx.z, size = a.K * a.V;
+  const GridPlace place = PlaceInGrid(a.spans(), a.H);
+  const int64_t span = place.x, h = place.y, b = place.z;
+  const int64_t size = a.K * a.V;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, column = 16 * warp;
   const float* const start = span > 0 ? a.kept + ((b * (a.spans() - 1) + span - 1) * a.H + h) * size
                              : a.state != nullptr ? a.state + (b * a.H + h) * size
@@ -178,10 +180,8 @@ void GlaScanGrad(const GlaScanGradArgs<T>& g) {
     static_assert(sizeof(Tile) <= kSharedBytes);
     LaunchStates<Pass::kBackward, typename Tile::Chunk, T>(
         a, g.dout, g.dout_stride, aligned, dstates, whole, g.dlast_state, g.dstate, g.dstate_mode);
-    Launch(GlaGradKernel<Tile, T>,
-           dim3{static_cast<unsigned>(a.spans()), static_cast<unsigned>(a.H),
-                static_cast<unsigned>(a.B)},
-           dim3{kGlaThreads}, sizeof(Tile), g, dstates, aligned);
+    Launch(GlaGradKernel<Tile, T>, FoldedGrid(a.spans(), a.H, a.B), dim3{kGlaThreads}, sizeof(Tile),
+           g, dstates, aligned);
   });
 }
 

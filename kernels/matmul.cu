@@ -1,3 +1,4 @@
+#include "kernels/cuda/grid.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/matmul.h"
@@ -42,7 +43,9 @@ void Matmul(const MatmulArgs& m) {
 // Block (i, p): thread c sums column 256 i + c of the p-th kCudaRows rows, in order.
 template <class T>
 __global__ void __launch_bounds__(256) ColumnSumPart(ColumnSumArgs<T> a, float* partial) {
-  const int64_t c = int64_t{blockIdx.x} * 256 + threadIdx.x, part = blockIdx.y;
+  const GridPlace place = PlaceInGrid((a.C + 255) / 256, (a.rows + a.kCudaRows - 1) / a.kCudaRows);
+  const int64_t columns = place.x, part = place.y;
+  const int64_t c = columns * 256 + threadIdx.x;
   if (c >= a.C) return;
   const int64_t end = part * a.kCudaRows + a.kCudaRows;
   float sum = 0;
@@ -56,9 +59,7 @@ void ColumnSum(const ColumnSumArgs<T>& a) {
   const int64_t parts = CeilDivide(a.rows, a.kCudaRows);
   float* partial = ScratchFloats(a.CudaScratch());
   if (parts > 0)
-    Launch(ColumnSumPart<T>,
-           dim3{static_cast<unsigned>(CeilDivide(a.C, 256)), static_cast<unsigned>(parts)},
-           dim3{256}, 0, a, partial);
+    Launch(ColumnSumPart<T>, FoldedGrid(CeilDivide(a.C, 256), parts, 1), dim3{256}, 0, a, partial);
   LaunchSumParts(partial, parts, a.C, a.C, a.y, a.mode);
 }
 

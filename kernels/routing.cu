@@ -2,10 +2,10 @@
 #include "kernels/cuda/reduce.h"
 #include "kernels/routing.h"
 
-// Routing without a word to the host and without atomics: choices by a warp a token, then a
-// counting sort by blocks of kRoutingBlock tokens, whose every count and place is found by one
-// thread that goes through the slots in order. So rows have the order of the slots, and the same
-// bits each time.
+// Routing without a word to the host and without atomic sums of floats: choices by a warp a token,
+// then a counting sort by blocks of kRoutingBlock tokens: counts are integers, whose order does not
+// matter, and places are found by one warp a block, which goes through its slots in order. So rows
+// have the order of the slots, and the same bits each time.
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
@@ -71,25 +71,30 @@ __global__ void __launch_bounds__(32 * kWarps) RouteKernel(RoutingArgs a, float*
   for (int64_t j = 0; j < a.k; ++j) a.weight[token * a.k + j] *= scale;
 }
 
-// Block b: thread e counts the slots of expert e among the tokens of routing block b, and adds up
-// its probabilities; the last two sums are those of lse^2 and of the entropy.
+// Block b: counts the slots of each expert among the tokens of routing block b, a thread a slot;
+// thread e adds up the probabilities of expert e; the last two sums are those of lse^2 and of the
+// entropy. Barriers: the counts are zero before one is added to, and whole before they are read.
 __global__ void __launch_bounds__(kThreads) CountKernel(RoutingArgs a, const float* entropy) {
   const int64_t block = blockIdx.x, begin = block * kRoutingBlock;
   const int64_t end = begin + kRoutingBlock < a.R ? begin + kRoutingBlock : a.R;
   float* sums = a.partial + block * (a.E + 2);
+  TESSERA_SHARED(int32_t[RoutingArgs::kCudaExperts], counts);
+  for (int64_t e = threadIdx.x; e < a.E; e += kThreads) counts[e] = 0;
+  __syncthreads();
+  for (int64_t slot = begin * a.k + threadIdx.x; slot < end * a.k; slot += kThreads)
+    atomicAdd(&counts[a.expert[slot]], 1);
+  __syncthreads();
   for (int64_t e = threadIdx.x; e < a.E + 2; e += kThreads) {
     float sum = 0;
-    int32_t count = 0;
     for (int64_t t = begin; t < end; ++t) {
       if (e >= a.E) {
         sum += e == a.E ? a.lse[t] * a.lse[t] : entropy[t];
         continue;
       }
       sum += expf(a.logits[t * a.logits_stride + e] - a.lse[t]);
-      for (int64_t j = 0; j < a.k; ++j) count += a.expert[t * a.k + j] == e ? 1 : 0;
     }
     sums[e] = sum;
-    if (e < a.E) a.histogram[block * a.E + e] = count;
+    if (e < a.E) a.histogram[block * a.E + e] = counts[e];
   }
 }
 
@@ -157,23 +162,32 @@ __global__ void __launch_bounds__(kThreads) ConcludeKernel(RoutingArgs a) {
   }
 }
 
-// Block b: thread e gives rows to the slots of expert e among the tokens of routing block b.
-__global__ void __launch_bounds__(kThreads) PlaceKernel(RoutingArgs a) {
+// Block b, a warp: gives rows to the slots of the tokens of routing block b, 32 at a time. Lanes
+// with the same expert share its place in `next`, each after those below it, and the last of them
+// moves it on.
+__global__ void __launch_bounds__(32) PlaceKernel(RoutingArgs a) {
+  TESSERA_SHARED(int32_t[RoutingArgs::kCudaExperts], next);
+  const int lane = static_cast<int>(threadIdx.x);
   const int64_t block = blockIdx.x, begin = block * kRoutingBlock;
   const int64_t end = begin + kRoutingBlock < a.R ? begin + kRoutingBlock : a.R;
-  for (int64_t e = threadIdx.x; e < a.E; e += kThreads) {
-    int32_t place = a.histogram[block * a.E + e];
+  for (int64_t e = lane; e < a.E; e += 32) next[e] = a.histogram[block * a.E + e];
+  for (int64_t first = begin * a.k; first < end * a.k; first += 32) {
+    __syncwarp();  // the places that the slots before left
+    const int64_t slot = first + lane;
+    const int32_t e = slot < end * a.k ? a.expert[slot] : -1;
+    const uint32_t same = __match_any_sync(kAllLanes, e);
+    const int before = __popc(same & ((1u << lane) - 1));
+    const int32_t place = e < 0 ? 0 : next[e] + before;
+    __syncwarp();  // all have read
+    if (e < 0) continue;
+    if (before + 1 == __popc(same)) next[e] = place + 1;
     const int32_t kept = a.offsets[e + 1] - a.offsets[e];
-    for (int64_t slot = begin * a.k; slot < end * a.k; ++slot) {
-      if (a.expert[slot] != e) continue;
-      const bool drop = place >= kept;
-      const int32_t row = drop ? a.first_drop[e] + place - kept : a.offsets[e] + place;
-      ++place;
-      a.row_of[slot] = drop ? -1 : row;
-      if (drop) a.weight[slot] = 0;
-      a.slot_of[row] = static_cast<int32_t>(slot);
-      a.token_of[row] = static_cast<int32_t>(slot / a.k);
-    }
+    const bool drop = place >= kept;
+    const int32_t row = drop ? a.first_drop[e] + place - kept : a.offsets[e] + place;
+    a.row_of[slot] = drop ? -1 : row;
+    if (drop) a.weight[slot] = 0;
+    a.slot_of[row] = static_cast<int32_t>(slot);
+    a.token_of[row] = static_cast<int32_t>(slot / a.k);
   }
 }
 
@@ -185,7 +199,7 @@ void Routing(const RoutingArgs& a) {
   Launch(RouteKernel, dim3{tokens}, dim3{32 * kWarps}, 0, a, entropy);
   Launch(CountKernel, dim3{blocks}, dim3{kThreads}, 0, a, entropy);
   Launch(ConcludeKernel, dim3{1}, dim3{kThreads}, 0, a);
-  Launch(PlaceKernel, dim3{blocks}, dim3{kThreads}, 0, a);
+  Launch(PlaceKernel, dim3{blocks}, dim3{32}, 0, a);
 }
 
 // A warp a token, its lanes the experts. What a choice adds to dL/dp of its expert, or with kChosen

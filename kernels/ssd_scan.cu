@@ -13,8 +13,9 @@ __global__ void __launch_bounds__(kSsdThreads)
   constexpr int kN = Tile::kN, kP = Tile::kP, kPitchN = Tile::kPitchN, kPitchP = Tile::kPitchP;
   TESSERA_DYNAMIC_SHARED(Tile, tile);
   const SsdSteps& steps = tile->steps;
-  const int64_t u = blockIdx.x, h = blockIdx.y, b = blockIdx.z, g = h / (a.H / a.G);
-  const int64_t size = a.N * a.P, first = u * a.kCudaSpan;
+  const GridPlace place = PlaceInGrid(a.cuda_spans(), a.H);
+  const int64_t u = place.x, h = place.y, b = place.z;
+  const int64_t g = h / (a.H / a.G), size = a.N * a.P, first = u * a.kCudaSpan;
   const int64_t end = first + a.kCudaSpan < a.chunks() ? first + a.kCudaSpan : a.chunks();
   const int warp = static_cast<int>(threadIdx.x) / 32, row0 = 16 * warp;
   const float D = a.D == nullptr ? 0 : a.D[h];
@@ -59,14 +60,14 @@ __global__ void __launch_bounds__(kSsdThreads)
   }
 }
 
-// Block (h, b): one token, as in decoding. Thread (p, i) has column p of the state in every
+// Block b H + h: one token, as in decoding. Thread (p, i) has column p of the state in every
 // kStepRows-th row, which is read and written once, the floor; neighbours have neighbouring
 // columns.
 constexpr int kStepRows = 4;
 template <class T>
 __global__ void __launch_bounds__(kMaxSsdHead* kStepRows) SsdStep(SsdScanArgs<T> a) {
   TESSERA_SHARED(float[kStepRows][kMaxSsdHead], part);
-  const int64_t h = blockIdx.x, b = blockIdx.y, p = threadIdx.x, g = h / (a.H / a.G);
+  const int64_t h = blockIdx.x % a.H, b = blockIdx.x / a.H, p = threadIdx.x, g = h / (a.H / a.G);
   const float raw = ToFloat(a.dt[b * a.dt_stride + h]) + a.dt_bias[h], dt = Softplus(raw);
   const bool starts = a.position != nullptr && a.position[b] == 0;
   const float decay = starts ? 0 : expf(-expf(a.A_log[h]) * dt);
@@ -92,8 +93,8 @@ __global__ void __launch_bounds__(kMaxSsdHead* kStepRows) SsdStep(SsdScanArgs<T>
 template <class T>
 void SsdScan(const SsdScanArgs<T>& a) {
   if (a.B * a.T * a.H == 0) return;
-  const auto H = static_cast<unsigned>(a.H), B = static_cast<unsigned>(a.B);
-  if (a.T == 1) return Launch(SsdStep<T>, dim3{H, B}, dim3{kMaxSsdHead, kStepRows}, 0, a);
+  if (a.T == 1)
+    return Launch(SsdStep<T>, FoldedGrid(a.H, a.B, 1), dim3{kMaxSsdHead, kStepRows}, 0, a);
   const int64_t size = a.N * a.P, spans = a.cuda_spans();
   const bool keep = a.chunk_states != nullptr;
   // States first, so that they are aligned.
@@ -108,9 +109,8 @@ void SsdScan(const SsdScanArgs<T>& a) {
     using Tile = typename decltype(type)::type;
     LaunchStates<Pass::kForward, Tile>(a, a.kCudaSpan, a.x, a.x_stride, states, whole, a.state,
                                        a.last_state, Grad::kOverwrite);
-    Launch(SsdSpanOut<Tile, T>, dim3{static_cast<unsigned>(spans), H, B}, dim3{kSsdThreads},
-           sizeof(Tile), a, states, keep,
-           AlignedRows(a, a.x, a.x_stride) && Aligned(a.y, a.y_stride));
+    Launch(SsdSpanOut<Tile, T>, FoldedGrid(spans, a.H, a.B), dim3{kSsdThreads}, sizeof(Tile), a,
+           states, keep, AlignedRows(a, a.x, a.x_stride) && Aligned(a.y, a.y_stride));
   });
 }
 

@@ -80,8 +80,10 @@ __global__ void __launch_bounds__(kGradThreads)
   const SsdScanArgs<T>& a = g.forward;
   const SsdSteps& steps = tile->steps;
   SsdSums& sums = tile->sums;
-  const int64_t c = blockIdx.x, b = blockIdx.z, t0 = c * kQ, per_group = g.cuda_shares();
-  const int64_t group = blockIdx.y / per_group, share = blockIdx.y % per_group;
+  const int64_t per_group = g.cuda_shares();
+  const GridPlace place = PlaceInGrid(a.chunks(), a.G * per_group);
+  const int64_t c = place.x, of_group = place.y, b = place.z;
+  const int64_t t0 = c * kQ, group = of_group / per_group, share = of_group % per_group;
   const int64_t count = RowsOf(a, t0), row = b * a.T + t0, size = a.N * a.P, heads = a.H / a.G;
   const int thread = static_cast<int>(threadIdx.x), half = thread / 128;
   const int row0 = thread / 32 % 4 * 16, part = row0 / kPart;
@@ -245,7 +247,7 @@ __global__ void __launch_bounds__(kGradThreads)
     }
     __syncthreads();
     if (thread < 3)
-      head_sums[((b * gridDim.x + c) * 3 + thread) * a.H + h] =
+      head_sums[((b * a.chunks() + c) * 3 + thread) * a.H + h] =
           sums.tokens.parts[0][thread] + sums.tokens.parts[1][thread];
   }
   // The triangle of C B^T, summed over heads, reaches B and C.
@@ -309,9 +311,7 @@ void SsdScanGrad(const SsdScanGradArgs<T>& g) {
     static_assert(sizeof(SsdGradTile<Forward>) <= kSharedBytes);
     LaunchStates<Pass::kBackward, Forward>(a, 1, g.dy, g.dy_stride, dstates, whole, g.dlast_state,
                                            g.dstate, g.dstate_mode);
-    Launch(SsdGradKernel<Forward, T>,
-           dim3{static_cast<unsigned>(a.chunks()), static_cast<unsigned>(a.G * g.cuda_shares()),
-                static_cast<unsigned>(a.B)},
+    Launch(SsdGradKernel<Forward, T>, FoldedGrid(a.chunks(), a.G * g.cuda_shares(), a.B),
            dim3{kGradThreads}, sizeof(SsdGradTile<Forward>), g, dstates, head_sums, shares,
            aligned);
   });

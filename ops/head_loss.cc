@@ -9,9 +9,15 @@ namespace tessera {
 namespace {
 
 // Rows whose logits are worked on together: some megabytes, which stay in cache while they are
-// turned into gradients, but enough rows that packing the head once a block costs little.
+// turned into gradients, but enough rows that packing the head, and adding to its gradient, once a
+// block costs little. Of large vocabularies fewer, so that a block is no more than kMostBytes as
+// long as 32 rows are not.
 int64_t BlockRows(int64_t rows, int64_t V) {
-  return std::min(rows, std::clamp<int64_t>((int64_t{1} << 19) / V, 512, 4096));
+  constexpr int64_t kBytes = int64_t{2} << 20, kMostBytes = int64_t{128} << 20,
+                    kRow = sizeof(float);
+  const int64_t many = std::clamp<int64_t>(kBytes / kRow / V, 512, 4096);
+  const int64_t most = std::max<int64_t>(kMostBytes / kRow / V / 32 * 32, 32);
+  return std::min({rows, many, most});
 }
 
 // x += scale[0] d for a gradient that was computed before its cotangent was known.

@@ -4,6 +4,7 @@
 #include "core/check.h"
 #include "kernels/attention.h"
 #include "kernels/cuda/fragment.h"
+#include "kernels/cuda/grid.h"
 
 // What attention's forward and backward kernels share: who sees whom, and where rows stand.
 

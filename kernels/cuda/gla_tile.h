@@ -207,7 +207,8 @@ __global__ void __launch_bounds__(kGlaThreads)
     GlaSpanState(GlaScanArgs<T> a, const T* dout, int64_t dout_stride, StateArray states,
                  float* whole, bool aligned) {
   TESSERA_DYNAMIC_SHARED(Tile, tile);
-  const int64_t span = blockIdx.x, h = blockIdx.y, b = blockIdx.z;
+  const GridPlace place = PlaceInGrid(a.spans(), a.H);
+  const int64_t span = place.x, h = place.y, b = place.z;
   float* const out = StateAt(states, b, span, h, a.H, a.K * a.V);
   const int64_t chunks = ChunksOf(a, span);
   const int channel = static_cast<int>(threadIdx.x);
@@ -228,7 +229,7 @@ __global__ void __launch_bounds__(kGlaThreads)
     }
     if (channel < a.K) product *= tile->Whole(channel);
   }
-  if (channel < a.K) whole[((b * gridDim.x + span) * a.H + h) * a.K + channel] = product;
+  if (channel < a.K) whole[((b * a.spans() + span) * a.H + h) * a.K + channel] = product;
   if (out != nullptr) SaveState<Tile>(s, a.K, a.V, out);
 }
 
@@ -236,10 +237,8 @@ __global__ void __launch_bounds__(kGlaThreads)
 template <Pass kPass, class Tile, class T>
 void LaunchStates(const GlaScanArgs<T>& a, const T* dout, int64_t dout_stride, bool aligned,
                   const StateArray& states, float* whole, const float* from, float* to, Grad mode) {
-  Launch(GlaSpanState<kPass, Tile, T>,
-         dim3{static_cast<unsigned>(a.spans()), static_cast<unsigned>(a.H),
-              static_cast<unsigned>(a.B)},
-         dim3{kGlaThreads}, sizeof(Tile), a, dout, dout_stride, states, whole, aligned);
+  Launch(GlaSpanState<kPass, Tile, T>, FoldedGrid(a.spans(), a.H, a.B), dim3{kGlaThreads},
+         sizeof(Tile), a, dout, dout_stride, states, whole, aligned);
   PassStates(kPass, states, whole, a.B, a.spans(), a.H, a.K, a.K * a.V, from, to, mode);
 }
 

@@ -197,7 +197,10 @@ __global__ void __launch_bounds__(kSsdThreads)
     SsdUnitState(SsdScanArgs<T> a, int64_t chunks, const T* rows, int64_t rows_stride,
                  StateArray states, float* whole, bool aligned) {
   TESSERA_DYNAMIC_SHARED(Tile, tile);
-  const int64_t u = blockIdx.x, h = blockIdx.y, b = blockIdx.z, g = h / (a.H / a.G);
+  const int64_t units = (a.chunks() + chunks - 1) / chunks;
+  const GridPlace place = PlaceInGrid(units, a.H);
+  const int64_t u = place.x, h = place.y, b = place.z;
+  const int64_t g = h / (a.H / a.G);
   float* const out = StateAt(states, b, u, h, a.H, a.N * a.P);
   const int64_t first = u * chunks, end = first + chunks < a.chunks() ? first + chunks : a.chunks();
   float s[Tile::kM][Tile::kP / 8][4] = {}, product = 1;
@@ -227,7 +230,7 @@ __global__ void __launch_bounds__(kSsdThreads)
         },
         s);
   }
-  if (threadIdx.x == 0) whole[(b * gridDim.x + u) * a.H + h] = product;
+  if (threadIdx.x == 0) whole[(b * units + u) * a.H + h] = product;
   if (out != nullptr) SaveState<Tile>(s, a.N, a.P, out);
 }
 
@@ -236,10 +239,8 @@ template <Pass kPass, class Tile, class T>
 void LaunchStates(const SsdScanArgs<T>& a, int64_t chunks, const T* rows, int64_t stride,
                   const StateArray& states, float* whole, const float* from, float* to, Grad mode) {
   const int64_t units = CeilDivide(a.chunks(), chunks);
-  const dim3 grid{static_cast<unsigned>(units), static_cast<unsigned>(a.H),
-                  static_cast<unsigned>(a.B)};
-  Launch(SsdUnitState<kPass, Tile, T>, grid, dim3{kSsdThreads}, sizeof(Tile), a, chunks, rows,
-         stride, states, whole, AlignedRows(a, rows, stride));
+  Launch(SsdUnitState<kPass, Tile, T>, FoldedGrid(units, a.H, a.B), dim3{kSsdThreads}, sizeof(Tile),
+         a, chunks, rows, stride, states, whole, AlignedRows(a, rows, stride));
   PassStates(kPass, states, whole, a.B, units, a.H, 1, a.N * a.P, from, to, mode);
 }
 

@@ -1,6 +1,7 @@
 #ifndef TESSERA_KERNELS_CUDA_STATE_PASS_H_
 #define TESSERA_KERNELS_CUDA_STATE_PASS_H_
 
+#include "kernels/cuda/grid.h"
 #include "kernels/cuda/vector.h"
 
 // From chunk to chunk over the states alone, the one part of a scan that goes in order: every
@@ -43,8 +44,9 @@ __global__ void __launch_bounds__(kPassThreads)
     PassStatesKernel(StateArray states, const float* whole, int64_t units, int64_t H, int64_t rows,
                      int64_t size, const float* from, float* to, Grad mode) {
   constexpr int kAhead = 8;
-  const int64_t i = int64_t{blockIdx.x} * kPassThreads + threadIdx.x, h = blockIdx.y,
-                b = blockIdx.z;
+  const GridPlace place = PlaceInGrid((size + kPassThreads - 1) / kPassThreads, H);
+  const int64_t block = place.x, h = place.y, b = place.z;
+  const int64_t i = block * kPassThreads + threadIdx.x;
   if (i >= size) return;
   const int64_t head = (b * H + h) * size + i, row = i / (size / rows);
   float s = from == nullptr ? 0 : from[head];
@@ -74,11 +76,10 @@ __global__ void __launch_bounds__(kPassThreads)
 inline void PassStates(Pass pass, const StateArray& states, const float* whole, int64_t B,
                        int64_t units, int64_t H, int64_t rows, int64_t size, const float* from,
                        float* to, Grad mode) {
-  const dim3 grid{static_cast<unsigned>(CeilDivide(size, kPassThreads)), static_cast<unsigned>(H),
-                  static_cast<unsigned>(B)};
   Launch(
       pass == Pass::kForward ? PassStatesKernel<Pass::kForward> : PassStatesKernel<Pass::kBackward>,
-      grid, dim3{kPassThreads}, 0, states, whole, units, H, rows, size, from, to, mode);
+      FoldedGrid(CeilDivide(size, kPassThreads), H, B), dim3{kPassThreads}, 0, states, whole, units,
+      H, rows, size, from, to, mode);
 }
 
 }  // namespace

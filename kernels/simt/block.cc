@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/simt/hopper.h"
+#include "kernels/simt/launch.h"
 #include "kernels/simt/sanitizer.h"
 #include "kernels/simt/warp.h"
 
@@ -97,7 +98,7 @@ void Block::Run(dim3 grid, dim3 block, int64_t shared_bytes, void (*kernel)(void
   running = this;
   blockDim = block;
   gridDim = grid;
-  const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+  const uint64_t blocks = FirstBlockAlone() ? 1 : uint64_t{grid.x} * grid.y * grid.z;
   const uint64_t first = order_ >= Order::kRandom ? Random() % blocks : 0;
   for (uint64_t i = 0; i < blocks; ++i)
     RunBlock(order_ == Order::kReverse ? blocks - 1 - i : (first + i) % blocks);

@@ -31,6 +31,12 @@ inline bool& WgmmaAtAnySize() {
   return on;
 }
 
+// Whether the first block of a grid runs and no other: of grids that are too large to run whole.
+inline bool& FirstBlockAlone() {
+  static bool on = false;
+  return on;
+}
+
 }  // namespace tessera::simt
 
 #endif  // TESSERA_KERNELS_SIMT_LAUNCH_H_

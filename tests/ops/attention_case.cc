@@ -182,8 +182,8 @@ std::vector<OpCase> AttentionCases() {
   return cases;
 }
 
-// Few queries: the keys are cut into pieces. A cache in use is a ring and larger than its rows, and
-// no gradient flows to it.
+// Few tokens: the keys are cut into pieces, whatever the number of heads that share them. A cache
+// in use is a ring and larger than its rows, and no gradient flows to it.
 std::vector<OpCase> AttentionDecodeCases() {
   std::vector<OpCase> cases = {
       AttentionCase(
@@ -201,6 +201,22 @@ std::vector<OpCase> AttentionDecodeCases() {
                      .capacity = 39,
                      .soft_cap = 3,
                      .documents = {4}}),
+      AttentionCase(
+          {.name = "groups_of_16", .B = 2, .T = 1, .H = 16, .Hkv = 1, .K = 8, .V = 6, .L = 290}),
+      AttentionCase(
+          {.name = "groups_of_32", .B = 1, .T = 1, .H = 32, .Hkv = 1, .K = 5, .V = 9, .L = 530}),
+      AttentionCase({.name = "groups_of_64_in_a_ring",
+                     .B = 1,
+                     .T = 2,
+                     .H = 64,
+                     .Hkv = 1,
+                     .K = 4,
+                     .V = 3,
+                     .window = 270,
+                     .L = 280,
+                     .first = 211,
+                     .capacity = 285,
+                     .soft_cap = 4}),
       AttentionCase({.name = "ring_in_tiles",
                      .B = 1,
                      .T = 75,

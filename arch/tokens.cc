@@ -1,0 +1,16 @@
+#include "arch/tokens.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+
+absl::Status CheckTokens(std::span<const int32_t> ids, int64_t vocab_size) {
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= vocab_size)
+      return absl::InvalidArgumentError(
+          absl::StrCat("token ", i, " has id ", ids[i], ", but the vocabulary has ", vocab_size,
+                       " tokens; encode the text with the model's own tokenizer"));
+  return absl::OkStatus();
+}
+
+}  // namespace tessera
