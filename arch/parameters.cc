@@ -21,8 +21,7 @@ Init Uniform(double low, double high) {
 }
 
 Var ParameterSet::Add(const std::string& name, const Shape& shape, Init init, Decay decay) {
-  for (const Parameter& p : all_)
-    TESSERA_CHECK(p.name != name, "two parameters are called %s", name.c_str());
+  TESSERA_CHECK(names_.insert(name).second, "two parameters are called %s", name.c_str());
   Var var = Leaf(Tensor(arena_, shape, DType::kF32));
   if (with_gradients_) var.grad()->grad = Tensor(arena_, shape, DType::kF32);
   all_.push_back({name, var, decay, std::move(init)});

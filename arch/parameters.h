@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "core/rng.h"
@@ -47,6 +48,7 @@ class ParameterSet {
   Arena* arena_;
   bool with_gradients_;
   std::vector<Parameter> all_;
+  std::unordered_set<std::string> names_;
 };
 
 // What a block's constructor is handed: makes parameters under the block's path.

@@ -7,27 +7,32 @@ namespace tessera {
 namespace {
 
 // y[b, y_row + i] (+)= x[b, x_row + i] for i < rows and every b, where each array has its own
-// number of rows a batch row. An x of rank 1 is one row for all.
+// number of rows a batch row. An x of rank 1 is one row for all. Of one row each, as in decoding,
+// the batch is a matrix that one copy moves.
 struct Rows {
   Tensor tensor;
   int64_t begin = 0;
 };
 void CopyRows(Context& ctx, const Rows& x, const Rows& y, int64_t rows, Grad mode) {
   if (rows <= 0) return;
-  const bool same = x.tensor.shape().rank() == 1;
+  const bool same = x.tensor.shape().rank() == 1, single = rows == 1;
+  const int64_t B = y.tensor.dim(0);
   ByDType(y.tensor.dtype(), [&](auto tag) {
     using T = decltype(tag);
     const auto at = [](const Rows& r, int64_t b) {
       T* data = r.tensor.template data<T>();
       return data == nullptr ? data : data + (b * r.tensor.dim(1) + r.begin) * r.tensor.stride();
     };
-    for (int64_t b = 0; b < y.tensor.dim(0); ++b) {
+    const auto stride = [&](const Rows& r) {
+      return r.tensor.stride() * (single ? r.tensor.dim(1) : 1);
+    };
+    for (int64_t b = 0; b < (single ? 1 : B); ++b) {
       ctx.Run(CopyArgs<T>{.x = same ? x.tensor.template data<T>() : at(x, b),
-                          .x_stride = same ? 0 : x.tensor.stride(),
+                          .x_stride = same ? 0 : stride(x),
                           .y = at(y, b),
-                          .y_stride = y.tensor.stride(),
+                          .y_stride = stride(y),
                           .mode = mode,
-                          .rows = rows,
+                          .rows = single ? B : rows,
                           .C = y.tensor.dim(-1)});
     }
   });
