@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "arch/cost.h"
+#include "arch/tokens.h"
 #include "core/status.h"
 
 namespace tessera {
@@ -111,11 +112,7 @@ absl::Status CheckRequest(const Model& model, std::span<const int32_t> prompt, i
   TESSERA_RETURN_IF_ERROR(sampling.Check());
   if (prompt.empty())
     return absl::InvalidArgumentError("the prompt is empty; at least one token is needed");
-  for (size_t i = 0; i < prompt.size(); ++i)
-    if (prompt[i] < 0 || prompt[i] >= model.vocab_size())
-      return absl::InvalidArgumentError(absl::StrCat("token ", i, " of the prompt has id ",
-                                                     prompt[i], ", but the model's vocabulary has ",
-                                                     model.vocab_size(), " tokens"));
+  TESSERA_RETURN_IF_ERROR(CheckTokens(prompt, model.vocab_size(), "the prompt"));
   const int64_t most = int64_t{INT32_MAX} - static_cast<int64_t>(prompt.size());
   if (tokens < 0 || tokens > most)
     return absl::InvalidArgumentError(absl::StrCat(tokens, " new tokens after a prompt of ",

@@ -104,12 +104,11 @@ INSTANTIATE_TEST_SUITE_P(OnEachDevice, Extremes, ::testing::Values(Device::kCpu,
 
 TEST(CheckTokens, NamesTheFirstIdThatIsInNoVocabulary) {
   const std::vector<int32_t> good = {0, 9, 3}, large = {3, 10, 11}, negative = {-1};
-  EXPECT_TRUE(CheckTokens(good, 10).ok());
-  EXPECT_TRUE(CheckTokens({}, 10).ok());
-  EXPECT_EQ(CheckTokens(large, 10).message(),
-            "token 1 has id 10, but the vocabulary has 10 tokens; encode the text with the model's "
-            "own tokenizer");
-  EXPECT_FALSE(CheckTokens(negative, 10).ok());
+  EXPECT_TRUE(CheckTokens(good, 10, "row 2").ok());
+  EXPECT_TRUE(CheckTokens({}, 10, "row 2").ok());
+  EXPECT_EQ(CheckTokens(large, 10, "row 2").message(),
+            "token 1 of row 2 has id 10, but the model's vocabulary has 10 tokens");
+  EXPECT_FALSE(CheckTokens(negative, 10, "row 2").ok());
 }
 
 // The most that a head needs besides its inputs and gradients.
