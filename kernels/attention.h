@@ -59,15 +59,16 @@ struct AttentionArgs {
 
   // Decoding: a few tokens, however many heads share a key head, against a long cache are cut along
   // the keys as well. The pieces' sums are in the workspace. Up to kDecodeQueries queries of a key
-  // head are little work, and so get long pieces; a GPU has more to do at once, and so short ones.
+  // head are little work, and so get long pieces, more of them shorter ones; a GPU has more to do
+  // at once, and so short ones.
   static constexpr int64_t kDecodeQueries = 8, kDecodeTokens = 8;
-  static constexpr int64_t kLongPiece = 1024, kShortPiece = 256;
+  static constexpr int64_t kLongPiece = 1024, kPiece = 512, kShortPiece = 256;
   constexpr int64_t key_head_queries() const { return T * (H / Hkv); }
   constexpr bool few_queries() const { return key_head_queries() <= kDecodeQueries; }
   constexpr bool decode() const {
     return few_queries() || (T <= kDecodeTokens && L + T > kShortPiece);
   }
-  constexpr int64_t decode_keys() const { return few_queries() ? kLongPiece : kShortPiece; }
+  constexpr int64_t decode_keys() const { return few_queries() ? kLongPiece : kPiece; }
   constexpr int64_t decode_pieces() const { return (L + T + decode_keys() - 1) / decode_keys(); }
   constexpr int64_t cuda_decode_pieces() const { return (L + T + kShortPiece - 1) / kShortPiece; }
   constexpr int64_t workspace_floats() const {

@@ -125,9 +125,10 @@ void DecodeTile(const AttentionArgs<T>& a, int64_t b, int64_t head, int64_t firs
   }
 }
 
-// o = sum over the pieces of exp(max_p - max) sums_p / sum of exp(max_p - max) weight_p.
+// o = sum over the pieces of exp(max_p - max) sums_p / sum of exp(max_p - max) weight_p. A piece's
+// factor takes the place of its maximum.
 template <class T>
-void Combine(const AttentionArgs<T>& a, int64_t b, int64_t h, int64_t t, const float* sums,
+void Combine(const AttentionArgs<T>& a, int64_t b, int64_t h, int64_t t, float* sums,
              int64_t piece_stride) {
   const int64_t pieces = a.decode_pieces();
   float max = kNever, weight = 0;
@@ -136,15 +137,16 @@ void Combine(const AttentionArgs<T>& a, int64_t b, int64_t h, int64_t t, const f
     max = m > max ? m : max;
   }
   for (int64_t p = 0; p < pieces; ++p) {
-    const float* piece = sums + p * piece_stride;
-    weight += piece[a.V + 1] * Exp2(Splat(piece[a.V] - max))[0];
+    float* piece = sums + p * piece_stride;
+    piece[a.V] = Exp2(Splat(piece[a.V] - max))[0];
+    weight += piece[a.V + 1] * piece[a.V];
   }
   T* out = a.o + (b * a.T + t) * a.o_stride + h * a.V;
   ForLanes(a.V, [&](int64_t i, int n) {
     Vec o = Splat(0);
     for (int64_t p = 0; p < pieces; ++p) {
       const float* piece = sums + p * piece_stride;
-      o += Load(piece + i, n) * Exp2(Splat(piece[a.V] - max));
+      o += Load(piece + i, n) * piece[a.V];
     }
     Store(out + i, o / weight, n);
   });
