@@ -7,7 +7,9 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "core/check.h"
+#include "core/limits.h"
 
 namespace tessera {
 namespace {
@@ -25,7 +27,10 @@ Arena::Memory Arena::HostMemory(int64_t bytes) {
   const int64_t size = std::max<int64_t>(bytes, kAlign);
   void* const p = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  TESSERA_CHECK(p != MAP_FAILED, "no address space for an arena of %ld bytes", size);
+  if (p == MAP_FAILED)
+    throw OutOfMemory(absl::StrFormat("the system gives no %.2f GiB of memory: %s %.2f",
+                                      size * 0x1p-30, UsableMemory().by,
+                                      UsableMemory().free_bytes * 0x1p-30));
   madvise(p, static_cast<size_t>(size), MADV_HUGEPAGE);
   return {p, size, [p, size] { munmap(p, static_cast<size_t>(size)); }};
 }

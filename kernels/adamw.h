@@ -18,10 +18,12 @@ struct AdamWTensor {
 // Tensors are worked on in blocks of this many elements.
 inline constexpr int64_t kOptimizerBlock = 16384;
 
+inline int64_t OptimizerBlocks(int64_t size) {
+  return (size + kOptimizerBlock - 1) / kOptimizerBlock;
+}
 inline int64_t OptimizerBlocks(const AdamWTensor* tensors, int64_t count) {
   int64_t blocks = 0;
-  for (int64_t i = 0; i < count; ++i)
-    blocks += (tensors[i].size + kOptimizerBlock - 1) / kOptimizerBlock;
+  for (int64_t i = 0; i < count; ++i) blocks += OptimizerBlocks(tensors[i].size);
   return blocks;
 }
 

@@ -46,7 +46,11 @@ class RunTest : public ::testing::Test {
     TESSERA_ASSIGN_OR_RETURN(const RunConfig config, ReadRunConfig(path, overrides));
     const volatile int interrupted = 0;
     return TrainRun(
-               config, {.directory = folder_ + "/" + run, .resume = resume}, &interrupted,
+               config,
+               {.directory = folder_ + "/" + run,
+                .mode = resume ? RunMode::kResume : RunMode::kNew,
+                .overrides = may_differ_},
+               &interrupted,
                [&](const Trainer& t, const StepReport& r) {
                  // What was foretold is what happened. (Later micro-batches also add gradients.)
                  if (config.train.accumulate > 1) return;
@@ -60,6 +64,7 @@ class RunTest : public ::testing::Test {
   }
   std::string Text() { return "train.data.text=" + folder_ + "/text.txt"; }
   std::string folder_;
+  std::vector<std::string> may_differ_;
 };
 
 // The same steps by the CUDA kernels, executed on the host: every op of the five blocks, forward

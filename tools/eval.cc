@@ -3,8 +3,9 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_format.h"
 #include "arch/cost.h"
-#include "core/parallel.h"
+#include "core/limits.h"
 #include "kernels/device/memory.h"
 #include "tools/command.h"
 #include "tools/tokenising.h"
@@ -21,7 +22,9 @@ struct Options {
 };
 
 int Eval(const Options& o) {
-  SetThreads(static_cast<int>(o.threads));
+  const absl::StatusOr<std::string> threads = UseThreads(o.threads);
+  if (!threads.ok()) return Fail(threads.status(), 1);
+  if (!threads->empty()) std::fprintf(stderr, "%s\n", threads->c_str());
   std::string line;
   const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
   if (!device.ok()) return Fail(device.status(), 1);
@@ -49,6 +52,12 @@ int Eval(const Options& o) {
     ctx.position = ctx.New({B, T}, DType::kI32);
     run->model->Loss(ctx, ctx.New({B, T}, DType::kI32), ctx.New({B, T}, DType::kI32));
   });
+  if (*device == Device::kCpu)
+    if (const absl::Status s =
+            CheckMemory(memory.bytes, absl::StrFormat("a batch of %d x %d tokens", B, T),
+                        "lower --batch or --seq");
+        !s.ok())
+      return Fail(s, 1);
   Arena arena(MemoryOf(*device, memory));
   Context ctx(*device, &arena);
   ctx.compute = t.precision;

@@ -3,26 +3,46 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <ctime>
 
-#include "core/parallel.h"
+#include "absl/strings/str_join.h"
 #include "tools/command.h"
 #include "tools/tokenising.h"
 #include "train/run.h"
+#include "train/run_identity.h"
 
 namespace tessera {
 namespace {
 
-// Set by Ctrl-C: the run finishes its step, saves and ends. A second one ends it at once.
+// Set by what asks a run to end: Ctrl-C, a batch system before its time is over (SIGTERM, SIGUSR1,
+// SIGXCPU), a terminal that closes (SIGHUP). The run finishes its step, saves and ends. Several of
+// them may come together; only Ctrl-C pressed again, a while after the first, ends it at once.
 volatile int interrupted = 0;
-void OnSignal(int) {
-  if (interrupted != 0) _exit(130);
-  interrupted = 1;
+timespec first_interrupt;
+void OnSignal(int signal) {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if (interrupted == 0) {
+    first_interrupt = now;
+    interrupted = 1;
+  } else if (signal == SIGINT && now.tv_sec > first_interrupt.tv_sec + 1) {
+    _exit(130);
+  }
+}
+
+void CatchSignals() {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGXCPU}) std::signal(signal, OnSignal);
+  // nohup has it ignored, and wants that.
+  if (std::signal(SIGHUP, OnSignal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);
+  // A reader that closes its pipe, or a limit on file sizes, is an error of the write that it hits.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 struct Options {
   std::string config, run, device = "auto";
-  std::vector<std::string> overrides;
-  bool resume = false, quiet = false;
+  std::vector<std::string> overrides, may_differ;
+  bool resume = false, resume_or_start = false, quiet = false;
   int64_t threads = -1, seed = -1;
 };
 
@@ -70,12 +90,14 @@ int Train(const Options& o) {
   const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
   if (!device.ok()) return Fail(device.status(), 1);
   progress.Say(line);
-  std::signal(SIGINT, OnSignal);
-  std::signal(SIGTERM, OnSignal);
+  CatchSignals();
   const absl::StatusOr<std::string> directory = TrainRun(
       *config,
       {.directory = o.run,
-       .resume = o.resume,
+       .mode = o.resume_or_start ? RunMode::kResumeOrNew
+               : o.resume        ? RunMode::kResume
+                                 : RunMode::kNew,
+       .overrides = o.may_differ,
        .device = *device,
        .tokenising = o.quiet ? nullptr : ShowTokenising},
       &interrupted, [&](const Trainer&, const StepReport& r) { progress.Step(r); },
@@ -94,7 +116,17 @@ void AddTrain(CLI::App* app, int* code) {
   c->add_option("config", o->config, "a YAML file")->required();
   c->add_option("overrides", o->overrides, "key=value, such as train.lr=1e-3");
   c->add_option("--run", o->run, "run directory (default runs/<config name>-<n>)");
-  c->add_flag("--resume", o->resume, "continue the run from its last checkpoint");
+  CLI::Option* const resume = c->add_flag(
+      "--resume", o->resume,
+      "continue the run from its last checkpoint; without --run the config's last in runs/");
+  c->add_flag("--resume-or-start", o->resume_or_start,
+              "continue the run in --run, or start it there: for jobs that are started again")
+      ->excludes(resume);
+  c->add_option("--override", o->may_differ,
+                "with --resume: a key that may differ from the run's, such as train.lr; without it "
+                "may differ: " +
+                    absl::StrJoin(KeysThatMayChange(), ", "))
+      ->allow_extra_args(false);
   c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
   c->add_option("--seed", o->seed, "of weights and data order")->check(WholeNumber(0));
   AddDevice(c, &o->device);
@@ -102,7 +134,10 @@ void AddTrain(CLI::App* app, int* code) {
   c->add_flag("--quiet", o->quiet, "no progress");
   c->footer(
       "Examples:\n  tessera train configs/quickstart.yaml train.lr=1e-3 --run runs/mine\n"
-      "  tessera train configs/quickstart.yaml --run runs/mine --resume");
+      "  tessera train configs/quickstart.yaml --run runs/mine --resume\n"
+      "  tessera train configs/quickstart.yaml --run runs/mine --resume train.lr=5e-4 --override "
+      "train.lr\n"
+      "Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU save and end with code 130.");
   c->callback([=] { *code = Train(*o); });
 }
 

@@ -29,18 +29,9 @@ constexpr char kStep[] = "step-", kModel[] = "model.safetensors",
 std::string Folder(const std::string& run) { return run + "/checkpoints"; }
 std::string StepName(int64_t step) { return absl::StrFormat("%s%08d", kStep, step); }
 
-absl::StatusOr<std::vector<std::string>> Names(const std::string& folder) {
-  std::error_code error;
-  std::filesystem::directory_iterator entries(folder, error);
-  if (error) return FileError("cannot open the folder", folder, error.value());
-  std::vector<std::string> names;
-  for (const auto& entry : entries) names.push_back(entry.path().filename().string());
-  return names;
-}
-
 // The steps that have a checkpoint, rising. A run without the folder has none.
 absl::StatusOr<std::vector<int64_t>> Steps(const std::string& run) {
-  const absl::StatusOr<std::vector<std::string>> names = Names(Folder(run));
+  const absl::StatusOr<std::vector<std::string>> names = NamesIn(Folder(run));
   if (absl::IsNotFound(names.status())) return std::vector<int64_t>();
   if (!names.ok()) return names.status();
   std::vector<int64_t> steps;
@@ -57,11 +48,13 @@ absl::StatusOr<std::vector<int64_t>> Steps(const std::string& run) {
 absl::Status RemoveAll(const std::string& path) {
   std::error_code error;
   std::filesystem::remove_all(path, error);
-  return error ? FileError("cannot remove", path, error.value()) : absl::OkStatus();
+  if (error && error != std::errc::no_such_file_or_directory)
+    return FileError("cannot remove", path, error.value());
+  return absl::OkStatus();
 }
 
 absl::Status RemoveLeftovers(const std::string& folder) {
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(folder));
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(folder));
   for (const std::string& name : names)
     if (absl::StartsWith(name, kTemporary))
       TESSERA_RETURN_IF_ERROR(RemoveAll(absl::StrCat(folder, "/", name)));
@@ -162,8 +155,9 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& path) {
   return checkpoint;
 }
 
-absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& run) {
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, Steps(run));
+namespace {
+
+absl::StatusOr<Checkpoint> LoadNewest(const std::string& run, const std::vector<int64_t>& steps) {
   std::vector<std::string> damaged;
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     absl::StatusOr<Checkpoint> checkpoint =
@@ -179,6 +173,20 @@ absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& run) {
   }
   if (damaged.empty()) return NoCheckpoint(run);
   return absl::DataLossError(absl::StrJoin(damaged, "; "));
+}
+
+}  // namespace
+
+absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& run) {
+  // A run that goes on beside us removes old checkpoints; what vanished is looked for again.
+  constexpr int kMostTries = 20;
+  for (int tries = 1;; ++tries) {
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, Steps(run));
+    absl::StatusOr<Checkpoint> checkpoint = LoadNewest(run, steps);
+    if (checkpoint.ok() && checkpoint->warnings.empty()) return checkpoint;
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<int64_t> steps_now, Steps(run));
+    if (steps_now == steps || tries == kMostTries) return checkpoint;
+  }
 }
 
 absl::StatusOr<std::string> LatestCheckpoint(const std::string& run) {

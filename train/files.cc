@@ -1,6 +1,7 @@
 #include "train/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +12,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
 #include "core/status.h"
@@ -142,15 +145,67 @@ AtomicFile::AtomicFile(AtomicFile&& other) noexcept
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
   close(descriptor_);
-  unlink(temporary_.c_str());
+  if (!temporary_.empty()) unlink(temporary_.c_str());
 }
 
+namespace {
+
+// The descriptor that a path stands for, such as /dev/stdout; -1 if it is none.
+int DescriptorNamed(const std::string& path) {
+  for (const char* folder : {"/proc/self/fd/", "/dev/fd/"}) {
+    int number;
+    if (absl::StartsWith(path, folder) &&
+        absl::SimpleAtoi(path.substr(std::strlen(folder)), &number) && number >= 0)
+      return number;
+  }
+  return -1;
+}
+
+// Where a path leads: a descriptor of this process, or the path at the end of its links.
+struct Destination {
+  std::string path;
+  int descriptor = -1;
+};
+absl::StatusOr<Destination> Follow(const std::string& path) {
+  Destination d{.path = path};
+  constexpr int kMostLinks = 40;  // as the kernel
+  for (int links = 0; links <= kMostLinks; ++links) {
+    d.descriptor = DescriptorNamed(d.path);
+    if (d.descriptor >= 0) return d;
+    char target[4096];
+    const ssize_t n = readlink(d.path.c_str(), target, sizeof target);
+    if (n < 0) return d;  // no link, or nothing there
+    const std::string text(target, static_cast<size_t>(n));
+    d.path = text[0] == '/' ? text : Parent(d.path) + "/" + text;
+  }
+  return FileError("cannot create", path, ELOOP);
+}
+
+}  // namespace
+
 absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
-  std::string temporary = absl::StrCat(path, ".tmp-", getpid());
-  const int descriptor =
-      open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (descriptor < 0) return FileError("cannot create", path, errno);
-  return AtomicFile(path, std::move(temporary), descriptor);
+  TESSERA_ASSIGN_OR_RETURN(const Destination to, Follow(path));
+  const auto opened = [&](int descriptor) -> absl::StatusOr<AtomicFile> {
+    if (descriptor < 0) return FileError("cannot create", path, errno);
+    return AtomicFile(to.path, "", descriptor);
+  };
+  if (to.descriptor >= 0) return opened(fcntl(to.descriptor, F_DUPFD_CLOEXEC, 0));
+  struct stat info;
+  const bool exists = stat(to.path.c_str(), &info) == 0;
+  if (!exists && errno != ENOENT) return FileError("cannot create", path, errno);
+  if (exists && S_ISDIR(info.st_mode))
+    return absl::InvalidArgumentError(absl::StrCat(path, " is a folder; a file is expected"));
+  if (exists && !S_ISREG(info.st_mode)) return opened(open(to.path.c_str(), O_WRONLY | O_CLOEXEC));
+  for (int n = 0;; ++n) {
+    std::string temporary = absl::StrCat(to.path, ".tmp-", getpid(), n == 0 ? "" : "-");
+    if (n > 0) absl::StrAppend(&temporary, n);
+    const int descriptor =
+        open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (descriptor < 0 && errno == EEXIST) continue;  // left by a process that had this number
+    if (descriptor < 0) return FileError("cannot create", path, errno);
+    if (exists) fchmod(descriptor, info.st_mode & 07777);
+    return AtomicFile(to.path, std::move(temporary), descriptor);
+  }
 }
 
 absl::Status AtomicFile::Append(absl::string_view bytes) {
@@ -160,6 +215,9 @@ absl::Status AtomicFile::Append(absl::string_view bytes) {
 
 absl::Status AtomicFile::Commit() {
   TESSERA_CHECK(descriptor_ >= 0, "%s is committed already", path_.c_str());
+  if (temporary_.empty())
+    return close(std::exchange(descriptor_, -1)) == 0 ? absl::OkStatus()
+                                                      : FileError("cannot write", path_, errno);
   if (fsync(descriptor_) != 0) return FileError("cannot write", path_, errno);
   const int closed = close(std::exchange(descriptor_, -1));
   if (closed != 0 || rename(temporary_.c_str(), path_.c_str()) != 0) {
@@ -174,6 +232,75 @@ absl::Status AtomicWrite(const std::string& path, absl::string_view bytes) {
   TESSERA_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   TESSERA_RETURN_IF_ERROR(file.Append(bytes));
   return file.Commit();
+}
+
+absl::Status CheckWritable(const std::string& path) { return AtomicFile::Create(path).status(); }
+
+absl::StatusOr<PathKind> KindOf(const std::string& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) == 0)
+    return S_ISDIR(info.st_mode)   ? PathKind::kFolder
+           : S_ISREG(info.st_mode) ? PathKind::kFile
+                                   : PathKind::kOther;
+  if (errno == ENOENT || errno == ENOTDIR) return PathKind::kNothing;
+  return FileError("cannot look at", path, errno);
+}
+
+absl::StatusOr<std::vector<std::string>> NamesIn(const std::string& path) {
+  std::error_code error;
+  std::vector<std::string> names;
+  for (std::filesystem::directory_iterator entry(path, error), end; !error && entry != end;
+       entry.increment(error))
+    names.push_back(entry->path().filename().string());
+  if (error) return FileError("cannot read the folder", path, error.value());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+absl::Status MakeNewDirectory(const std::string& path) {
+  TESSERA_RETURN_IF_ERROR(MakeDirectories(Parent(path)));
+  if (mkdir(path.c_str(), 0777) == 0) return absl::OkStatus();
+  if (errno == EEXIST) return absl::AlreadyExistsError(absl::StrCat(path, " exists"));
+  return FileError("cannot create the folder", path, errno);
+}
+
+FolderLock::FolderLock(FolderLock&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+FolderLock& FolderLock::operator=(FolderLock&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+
+FolderLock::~FolderLock() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+// The file says who holds the lock, for the message; whether it is held, the system knows.
+absl::StatusOr<FolderLock> FolderLock::Take(const std::string& folder, std::string* warning) {
+  const std::string path = absl::StrCat(folder, "/", kName);
+  FolderLock lock;
+  lock.descriptor_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (lock.descriptor_ < 0) return FileError("cannot create", path, errno);
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  if (flock(lock.descriptor_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) {
+      char owner[512] = "";
+      const ssize_t n = pread(lock.descriptor_, owner, sizeof owner - 1, 0);
+      return absl::AbortedError(
+          absl::StrCat(folder, " is in use by ", n > 0 ? owner : "another process",
+                       "; wait until it has ended, or choose another --run directory"));
+    }
+    *warning = absl::StrCat(FileError("cannot lock", path, errno).message(),
+                            "; nothing keeps a second process from writing there");
+    return lock;
+  }
+  warning->clear();
+  const std::string owner = absl::StrCat("process ", getpid(), " on ", host);
+  if (ftruncate(lock.descriptor_, 0) != 0) return FileError("cannot write", path, errno);
+  TESSERA_RETURN_IF_ERROR(WriteAll(lock.descriptor_, owner, path));
+  return lock;
 }
 
 absl::Status MakeDirectories(const std::string& path) {

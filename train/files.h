@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -38,7 +39,9 @@ class MappedFile {
 
 // A file that appears under its name only when Commit succeeds: written beside its place, synced,
 // renamed, and the folder synced. Without a Commit, or after an error, the temporary is removed and
-// the old file, if there was one, is as before.
+// the old file, if there was one, is as before. A symbolic link stays one: the file that it leads
+// to is replaced, and keeps its permissions. What is no regular file (a pipe, a device,
+// /dev/stdout) is written straight.
 class AtomicFile {
  public:
   AtomicFile(AtomicFile&& other) noexcept;
@@ -51,14 +54,46 @@ class AtomicFile {
 
  private:
   AtomicFile(std::string path, std::string temporary, int descriptor);
-  std::string path_, temporary_;
+  std::string path_, temporary_;  // no temporary: written straight
   int descriptor_;
 };
 
 absl::Status AtomicWrite(const std::string& path, absl::string_view bytes);
 
+// Whether a file can be made or replaced at `path`: the error that AtomicWrite would give, before
+// the work whose result is to be written there. Leaves nothing behind.
+absl::Status CheckWritable(const std::string& path);
+
+// What stands at a path, links followed; an error where that cannot be known.
+enum class PathKind : uint8_t { kNothing, kFile, kFolder, kOther };
+absl::StatusOr<PathKind> KindOf(const std::string& path);
+
+// The names in a folder, sorted.
+absl::StatusOr<std::vector<std::string>> NamesIn(const std::string& path);
+
 // Creates `path` and its parents; an existing folder is no error.
 absl::Status MakeDirectories(const std::string& path);
+
+// Creates the folder `path`, which must not be there: kAlreadyExists if it is, so that of two
+// processes one has made it. Its parents are made as needed.
+absl::Status MakeNewDirectory(const std::string& path);
+
+// The right to write in a folder, held until the object goes or the process ends, however it ends.
+class FolderLock {
+ public:
+  FolderLock() = default;
+  FolderLock(FolderLock&& other) noexcept;
+  FolderLock& operator=(FolderLock&& other) noexcept;
+  ~FolderLock();
+
+  // kAborted, naming the process, if another one holds it. A file system that knows no locks is
+  // told through `warning`, which is left empty otherwise.
+  static absl::StatusOr<FolderLock> Take(const std::string& folder, std::string* warning);
+  static constexpr char kName[] = ".lock";  // of the file in the folder that carries the lock
+
+ private:
+  int descriptor_ = -1;
+};
 
 // Makes the entries of a folder durable: a rename is on the disk only after this.
 absl::Status SyncDirectory(const std::string& path);

@@ -1,14 +1,17 @@
 #include "train/report.h"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/status.h"
 #include "train/chart.h"
 #include "train/files.h"
+#include "train/json.h"
 
 namespace tessera {
 namespace {
@@ -36,8 +39,10 @@ absl::Status WriteReport(const std::string& run, const ModelCost& cost) {
   std::map<std::string, std::vector<std::pair<int64_t, std::vector<double>>>> loads;
   for (size_t at = 0, end; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
     const nlohmann::json row = nlohmann::json::parse(text.substr(at, end - at), nullptr, false);
-    if (!row.is_object() || !row.contains("step")) continue;
-    const int64_t step = row["step"].get<int64_t>();
+    if (!row.is_object()) continue;
+    const absl::StatusOr<int64_t> step_read = GetInteger(row, "step", 0, INT64_MAX, run);
+    if (!step_read.ok()) continue;  // a person's note, which stands for no step
+    const int64_t step = *step_read;
     const auto add = [&](const char* key, Curve* curve) {
       if (row.contains(key) && row[key].is_number())
         curve->points.emplace_back(static_cast<double>(step), row[key].get<double>());
@@ -47,7 +52,8 @@ absl::Status WriteReport(const std::string& run, const ModelCost& cost) {
     add("tokens_per_second", &speed);
     add("mfu", &rate);
     for (const auto& [key, value] : row.items())
-      if (value.is_array() && key.size() > 5 && key.substr(key.size() - 5) == ".load")
+      if (absl::EndsWith(key, ".load") && value.is_array() &&
+          std::all_of(value.begin(), value.end(), [](const auto& v) { return v.is_number(); }))
         loads[key].emplace_back(step, value.get<std::vector<double>>());
   }
   std::string html = absl::StrCat(

@@ -1,31 +1,24 @@
 #include "train/run.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <chrono>
-#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "core/parallel.h"
+#include "core/catch.h"
+#include "core/limits.h"
 #include "core/status.h"
 #include "train/files.h"
+#include "train/json.h"
+#include "train/metrics_file.h"
 #include "train/report.h"
+#include "train/run_identity.h"
 #include "train/tfevents.h"
 
 namespace tessera {
 namespace {
-
-namespace fs = std::filesystem;
-
-std::string FreeDirectory(const std::string& name) {
-  for (int64_t n = 1;; ++n) {
-    const std::string path = absl::StrCat("runs/", name, "-", n);
-    if (!fs::exists(path)) return path;
-  }
-}
 
 // What a file says of a tensor; its data is the caller's to set.
 TensorView ViewOf(const std::string& name, const Tensor& t) {
@@ -47,37 +40,30 @@ absl::Status Restore(const SafetensorsFile& file, const std::string& name, Devic
   return absl::OkStatus();
 }
 
-// metrics.jsonl, cut at the step that a run continues from.
-class MetricsFile {
- public:
-  ~MetricsFile() {
-    if (descriptor_ >= 0) close(descriptor_);
-  }
-  absl::Status Open(const std::string& path, int64_t after_step) {
-    path_ = path;
-    std::string kept;
-    if (fs::exists(path)) {
-      TESSERA_ASSIGN_OR_RETURN(const std::string old, ReadFile(path));
-      for (size_t at = 0, end; (end = old.find('\n', at)) != std::string::npos; at = end + 1) {
-        const nlohmann::json row = nlohmann::json::parse(old.substr(at, end - at), nullptr, false);
-        if (row.is_object() && row.value("step", int64_t{0}) <= after_step)
-          kept += old.substr(at, end - at + 1);
-      }
-    }
-    TESSERA_RETURN_IF_ERROR(AtomicWrite(path, kept));
-    descriptor_ = open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
-    return descriptor_ < 0 ? FileError("open", path, errno) : absl::OkStatus();
-  }
-  absl::Status Write(const nlohmann::json& row) {
-    return WriteAll(descriptor_, row.dump() + "\n", path_);
-  }
+// What a checkpoint says beside its tensors.
+struct Progress {
+  RunIdentity identity;
+  int64_t tokens = 0;  // trained on so far
+  double seconds = 0;  // spent in steps so far, over all starts
 
- private:
-  std::string path_;
-  int descriptor_ = -1;
+  nlohmann::json ToJson() const {
+    nlohmann::json json = identity.ToJson();
+    json["tokens"] = tokens;
+    json["elapsed_seconds"] = seconds;
+    return json;
+  }
+  static absl::StatusOr<Progress> FromJson(const nlohmann::json& json, const std::string& where) {
+    Progress p;
+    TESSERA_ASSIGN_OR_RETURN(p.identity, RunIdentity::FromJson(json, where));
+    TESSERA_ASSIGN_OR_RETURN(p.tokens, GetInteger(json, "tokens", 0, INT64_MAX, where));
+    const auto seconds = json.find("elapsed_seconds");
+    if (seconds != json.end() && seconds->is_number()) p.seconds = seconds->get<double>();
+    return p;
+  }
 };
 
-absl::Status Save(const std::string& directory, const Trainer& trainer, int64_t keep) {
+absl::Status Save(const std::string& directory, const Trainer& trainer, const Progress& progress,
+                  int64_t keep) {
   std::vector<std::vector<char>> copies;  // of what is not in the host's memory
   const auto views = [&](const std::vector<Trainer::Named>& all) {
     std::vector<TensorView> views;
@@ -94,25 +80,54 @@ absl::Status Save(const std::string& directory, const Trainer& trainer, int64_t 
   const std::vector<TensorView> weights = views(trainer.Weights()),
                                 moments = views(trainer.Moments());
   return SaveCheckpoint(directory, trainer.step(), {.model = weights, .optimizer = moments},
-                        nlohmann::json::object(), keep);
+                        progress.ToJson(), keep);
 }
 
-absl::Status Resume(const std::string& directory, Trainer* trainer,
-                    const std::function<void(const std::string&)>& message) {
-  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadCheckpoint(directory));
-  for (const std::string& w : checkpoint.warnings) message("warning: " + w);
+// What the run in `folder` is: its newest checkpoint says, or, where there is none yet, its config.
+absl::StatusOr<Progress> ProgressOf(const std::string& folder, const Checkpoint* checkpoint,
+                                    const MessageCallback& message) {
+  if (checkpoint != nullptr && !checkpoint->metadata.empty())
+    return Progress::FromJson(checkpoint->metadata, checkpoint->path + "/manifest.json");
+  Progress p;
+  TESSERA_ASSIGN_OR_RETURN(p.identity.config, ReadFile(folder + "/config.yaml"));
+  if (checkpoint != nullptr)
+    message(
+        "warning: the checkpoint does not say which data it was trained on; only the config is "
+        "compared");
+  return p;
+}
+
+// Puts the trainer where the run in `folder` stopped; `now` is what is asked for, and is left with
+// the run's progress.
+absl::Status Resume(const RunFolder& folder, const RunOptions& options, Trainer* trainer,
+                    Progress* now, const MessageCallback& message) {
+  absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(folder.path);
+  if (!checkpoint.ok() && !absl::IsNotFound(checkpoint.status())) return checkpoint.status();
+  const Checkpoint* const found = checkpoint.ok() ? &*checkpoint : nullptr;
+  TESSERA_ASSIGN_OR_RETURN(const Progress was, ProgressOf(folder.path, found, message));
+  TESSERA_ASSIGN_OR_RETURN(
+      const std::vector<std::string> changes,
+      CheckContinues(was.identity, now->identity, options.overrides, folder.path));
+  for (const std::string& change : changes) message("changed: " + change);
+  if (found == nullptr) {
+    message(folder.path + " has no checkpoint yet; it starts at its first step");
+    return absl::OkStatus();
+  }
+  for (const std::string& w : found->warnings) message("warning: " + w);
   for (const auto& n : trainer->Weights())
-    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, n.name, trainer->device(), n.tensor));
+    TESSERA_RETURN_IF_ERROR(Restore(found->model, n.name, trainer->device(), n.tensor));
   for (const auto& n : trainer->Moments())
-    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.optimizer, n.name, trainer->device(), n.tensor));
-  trainer->Resume(checkpoint.step);
-  message(absl::StrCat("resumed at step ", checkpoint.step));
+    TESSERA_RETURN_IF_ERROR(Restore(found->optimizer, n.name, trainer->device(), n.tensor));
+  trainer->Resume(found->step);
+  now->tokens = was.tokens;
+  now->seconds = was.seconds;
+  message(absl::StrCat("resumed at step ", found->step));
   return absl::OkStatus();
 }
 
-nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, double seconds) {
+nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, const Progress& progress) {
   nlohmann::json row = {{"step", r.step},
-                        {"tokens", r.step * tokens_a_step},
+                        {"tokens", progress.tokens},
                         {"loss", r.loss},
                         {"grad_norm", r.grad_norm},
                         {"lr", r.lr},
@@ -120,7 +135,7 @@ nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, double seconds)
                         {"flops_per_second", r.flops / r.seconds},
                         {"mfu", r.mfu},
                         {"seconds", r.seconds},
-                        {"elapsed_seconds", seconds}};
+                        {"elapsed_seconds", progress.seconds}};
   for (const auto& [name, values] : r.metrics) {
     if (values.size() == 1) {
       row[name] = values[0];
@@ -131,17 +146,147 @@ nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, double seconds)
   return row;
 }
 
-}  // namespace
+// A run in its folder, from the step that the trainer stands at to the last.
+class Session {
+ public:
+  Session(const RunConfig& config, const Dataset& data, const std::string& folder,
+          Progress progress, Trainer* trainer)
+      : t_(config.train),
+        data_(data),
+        folder_(folder),
+        progress_(std::move(progress)),
+        trainer_(*trainer),
+        saved_step_(trainer->step()) {}
 
-absl::StatusOr<std::string> TrainRun(
-    const RunConfig& config, const RunOptions& options, const volatile int* interrupted,
-    const std::function<void(const Trainer&, const StepReport&)>& report,
-    const std::function<void(const std::string&)>& message) {
+  absl::Status Open() {
+    TESSERA_RETURN_IF_ERROR(metrics_.Open(folder_ + "/metrics.jsonl", trainer_.step()));
+    TESSERA_ASSIGN_OR_RETURN(EventWriter events, EventWriter::Open(folder_, trainer_.step() + 1));
+    events_.emplace(std::move(events));
+    start_seconds_ = progress_.seconds;
+    return absl::OkStatus();
+  }
+
+  absl::Status Train(const volatile int* interrupted, const StepCallback& report,
+                     const MessageCallback& message) {
+    // Validation and checkpoints see the model as it is after their step: no step is started ahead
+    // of them.
+    const auto may_start = [&] {
+      const bool more = trainer_.step() < t_.LastStep() && *interrupted == 0;
+      return more &&
+             (trainer_.started() == 0 || (trainer_.started() < trainer_.most_started() &&
+                                          !Validates(trainer_.step()) && !Saves(trainer_.step())));
+    };
+    while (true) {
+      while (may_start()) trainer_.Start(data_);
+      if (trainer_.started() == 0) return absl::OkStatus();
+      TESSERA_ASSIGN_OR_RETURN(const StepReport r, trainer_.Finish());
+      TESSERA_RETURN_IF_ERROR(Note(r, interrupted, message));
+      report(trainer_, r);
+      if (Saves(r.step)) TESSERA_RETURN_IF_ERROR(SaveNow());
+    }
+  }
+
+  // Keeps what the steps have made that no checkpoint has. Steps still on the way are finished.
+  absl::Status SaveRest() {
+    while (trainer_.started() > 0) {
+      const absl::StatusOr<StepReport> r = trainer_.Finish();
+      if (r.ok()) Count();
+    }
+    return trainer_.step() == saved_step_ ? absl::OkStatus() : SaveNow();
+  }
+  int64_t saved_step() const { return saved_step_; }
+
+ private:
+  bool Validates(int64_t step) const {
+    return t_.eval_every > 0 && (step % t_.eval_every == 0 || step == t_.LastStep()) &&
+           data_.ValidationBatches(t_.batch, t_.seq) > 0;
+  }
+  bool Saves(int64_t step) const { return step % t_.save_every == 0 && step != t_.LastStep(); }
+
+  void Count() {
+    progress_.tokens += t_.TokensPerStep();
+    progress_.seconds =
+        start_seconds_ +
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+  // A finished step, in metrics.jsonl and for TensorBoard, and its validation.
+  absl::Status Note(const StepReport& r, const volatile int* interrupted,
+                    const MessageCallback& message) {
+    Count();
+    TESSERA_RETURN_IF_ERROR(metrics_.Write(RowOf(r, t_.TokensPerStep(), progress_)));
+    std::vector<EventWriter::Scalar> scalars = {
+        {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}, {"mfu", r.mfu}};
+    if (Validates(r.step) && *interrupted == 0) {
+      TESSERA_ASSIGN_OR_RETURN(const Evaluation e, trainer_.Evaluate(data_, [&](int64_t, int64_t) {
+        return *interrupted == 0;
+      }));
+      if (!e.stopped) {
+        TESSERA_RETURN_IF_ERROR(metrics_.Write({{"step", r.step},
+                                                {"val_loss", e.loss},
+                                                {"val_bits_per_byte", e.bits_per_byte},
+                                                {"val_tokens", e.tokens}}));
+        scalars.push_back({"val_bits_per_byte", e.bits_per_byte});
+        message(absl::StrCat("step ", r.step, ": validation ", e.bits_per_byte, " bits per byte"));
+      }
+    }
+    const double wall =
+        std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+    return events_->Write(r.step, wall, scalars);
+  }
+
+  absl::Status SaveNow() {
+    TESSERA_RETURN_IF_ERROR(Save(folder_, trainer_, progress_, t_.keep));
+    saved_step_ = trainer_.step();
+    return absl::OkStatus();
+  }
+
+  const TrainConfig& t_;
+  const Dataset& data_;
+  std::string folder_;
+  Progress progress_;
+  Trainer& trainer_;
+  int64_t saved_step_;
+  MetricsFile metrics_;
+  std::optional<EventWriter> events_;
+  double start_seconds_ = 0;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// What stopped a run, and what became of it.
+absl::Status Stopped(const absl::Status& why, const absl::Status& saved, const std::string& folder,
+                     int64_t step) {
+  std::string kept = absl::StrCat("; nothing was trained that is not saved in ", folder);
+  if (!saved.ok()) {
+    kept =
+        absl::StrCat("; and the steps since step ", step, " could not be saved: ", saved.message());
+  } else if (step > 0) {
+    kept = absl::StrCat("; the state of step ", step, " is saved in ", folder,
+                        ", --resume goes on from there");
+  }
+  return absl::Status(why.code(), absl::StrCat(why.message(), kept));
+}
+
+void TellMemory(const Trainer& trainer, const MessageCallback& message) {
+  const bool cuda = trainer.device() == Device::kCuda;
+  message(
+      absl::StrFormat("memory of %s at its peak: %.2f GiB for parameters, gradients and moments, "
+                      "%.2f for activations",
+                      Name(trainer.device()), trainer.parameter_bytes() * 0x1p-30,
+                      trainer.activation_peak_bytes() * 0x1p-30) +
+      (cuda ? absl::StrFormat(", %.2f for kernels", trainer.cost().cuda_scratch_bytes * 0x1p-30)
+            : ""));
+}
+
+absl::StatusOr<std::string> Run(const RunConfig& config, const RunOptions& options,
+                                const volatile int* interrupted, const StepCallback& report,
+                                const MessageCallback& message) {
   const TrainConfig& t = config.train;
   const DataConfig source = t.data.Config();
   if (source.path.empty())
     return absl::InvalidArgumentError(
         "no data: set train.data.text, train.data.jsonl or train.data.tokens to a file");
+  TESSERA_RETURN_IF_ERROR(CheckRunFolder(options.directory, options.mode));
   TESSERA_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer,
                            LoadTokenizer(config.model.vocab));
   const auto tokenising = [&](int64_t done, int64_t all) {
@@ -151,87 +296,55 @@ absl::StatusOr<std::string> TrainRun(
   TESSERA_ASSIGN_OR_RETURN(
       const Dataset data,
       Dataset::Open(source, tokenizer, t.seq, {.message = message, .progress = tokenising}));
-  const std::string directory =
-      options.directory.empty() ? FreeDirectory(config.name) : options.directory;
-  if (!options.resume && fs::exists(directory))
-    return absl::AlreadyExistsError(absl::StrCat(
-        directory, " exists; continue it with --resume, or choose another --run directory"));
-  if (options.resume && !fs::exists(directory))
-    return absl::NotFoundError(
-        absl::StrCat(directory, " does not exist; there is nothing to resume"));
-  SetThreads(static_cast<int>(t.threads));
+  Progress progress;
+  TESSERA_ASSIGN_OR_RETURN(progress.identity, IdentityOf(config, *tokenizer));
+  TESSERA_ASSIGN_OR_RETURN(const std::string threads, UseThreads(t.threads));
+  if (!threads.empty()) message(threads);
   TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
                            Trainer::Create(config, tokenizer->vocab_size(), options.device));
-  if (options.resume) TESSERA_RETURN_IF_ERROR(Resume(directory, trainer.get(), message));
-  TESSERA_RETURN_IF_ERROR(MakeDirectories(directory));
-  TESSERA_RETURN_IF_ERROR(AtomicWrite(directory + "/config.yaml", PrintRunConfig(config)));
+  if (*interrupted != 0)
+    return absl::CancelledError("interrupted before the first step; nothing was written");
+  std::string warning;
+  TESSERA_ASSIGN_OR_RETURN(const RunFolder folder,
+                           TakeRunFolder(options.directory, config.name, options.mode, &warning));
+  if (!warning.empty()) message("warning: " + warning);
+  if (!folder.fresh)
+    TESSERA_RETURN_IF_ERROR(Resume(folder, options, trainer.get(), &progress, message));
+  TESSERA_RETURN_IF_ERROR(AtomicWrite(folder.path + "/config.yaml", progress.identity.config));
   if (const std::string text = tokenizer->Serialize(); !text.empty())
-    TESSERA_RETURN_IF_ERROR(AtomicWrite(directory + "/tokenizer.json", text));
-  MetricsFile metrics;
-  TESSERA_RETURN_IF_ERROR(metrics.Open(directory + "/metrics.jsonl", trainer->step()));
-  TESSERA_ASSIGN_OR_RETURN(EventWriter events, EventWriter::Open(directory, trainer->step() + 1));
-  const auto start = std::chrono::steady_clock::now();
-  // Validation and checkpoints see the model as it is after their step: no step is started ahead of
-  // them.
-  const auto validates = [&](int64_t step) {
-    return t.eval_every > 0 && (step % t.eval_every == 0 || step == t.LastStep()) &&
-           data.ValidationBatches(t.batch, t.seq) > 0;
-  };
-  const auto saves = [&](int64_t step) { return step % t.save_every == 0 && step != t.LastStep(); };
-  const auto may_start = [&] {
-    const bool more = trainer->step() < t.LastStep() && *interrupted == 0;
-    return more &&
-           (trainer->started() == 0 || (trainer->started() < trainer->most_started() &&
-                                        !validates(trainer->step()) && !saves(trainer->step())));
-  };
-  while (true) {
-    while (may_start()) trainer->Start(data);
-    if (trainer->started() == 0) break;
-    TESSERA_ASSIGN_OR_RETURN(const StepReport r, trainer->Finish());
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    TESSERA_RETURN_IF_ERROR(metrics.Write(RowOf(r, t.TokensPerStep(), seconds)));
-    std::vector<EventWriter::Scalar> scalars = {
-        {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}, {"mfu", r.mfu}};
-    if (validates(r.step)) {
-      TESSERA_ASSIGN_OR_RETURN(const Evaluation e, trainer->Evaluate(data, [&](int64_t, int64_t) {
-        return *interrupted == 0;
-      }));
-      if (!e.stopped) {
-        TESSERA_RETURN_IF_ERROR(metrics.Write({{"step", r.step},
-                                               {"val_loss", e.loss},
-                                               {"val_bits_per_byte", e.bits_per_byte},
-                                               {"val_tokens", e.tokens}}));
-        scalars.push_back({"val_bits_per_byte", e.bits_per_byte});
-        message(absl::StrCat("step ", r.step, ": validation ", e.bits_per_byte, " bits per byte"));
-      }
-    }
-    const double wall =
-        std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-    TESSERA_RETURN_IF_ERROR(events.Write(r.step, wall, scalars));
-    report(*trainer, r);
-    if (saves(r.step)) TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
-  }
-  TESSERA_RETURN_IF_ERROR(Save(directory, *trainer, t.keep));
-  const bool cuda = trainer->device() == Device::kCuda;
-  message(
-      absl::StrFormat("memory of %s at its peak: %.2f GiB for parameters, gradients and moments, "
-                      "%.2f for activations",
-                      Name(trainer->device()), trainer->parameter_bytes() * 0x1p-30,
-                      trainer->activation_peak_bytes() * 0x1p-30) +
-      (cuda ? absl::StrFormat(", %.2f for kernels", trainer->cost().cuda_scratch_bytes * 0x1p-30)
-            : ""));
-  TESSERA_RETURN_IF_ERROR(WriteReport(directory, trainer->cost()));
-  return directory;
+    TESSERA_RETURN_IF_ERROR(AtomicWrite(folder.path + "/tokenizer.json", text));
+  Session session(config, data, folder.path, std::move(progress), trainer.get());
+  TESSERA_RETURN_IF_ERROR(session.Open());
+  const absl::Status ended =
+      CatchErrors([&] { return session.Train(interrupted, report, message); });
+  const absl::Status saved = CatchErrors([&] { return session.SaveRest(); });
+  if (!ended.ok()) return Stopped(ended, saved, folder.path, session.saved_step());
+  TESSERA_RETURN_IF_ERROR(saved);
+  TellMemory(*trainer, message);
+  TESSERA_RETURN_IF_ERROR(WriteReport(folder.path, trainer->cost()));
+  return folder.path;
 }
 
-absl::StatusOr<LoadedRun> LoadRun(const std::string& directory, Device device) {
+}  // namespace
+
+absl::StatusOr<std::string> TrainRun(const RunConfig& config, const RunOptions& options,
+                                     const volatile int* interrupted, const StepCallback& report,
+                                     const MessageCallback& message) {
+  return CatchErrors([&] { return Run(config, options, interrupted, report, message); });
+}
+
+namespace {
+
+absl::StatusOr<LoadedRun> Load(const std::string& directory, Device device) {
   LoadedRun run;
   run.device = device;
+  TESSERA_ASSIGN_OR_RETURN(const PathKind config, KindOf(directory + "/config.yaml"));
+  if (config != PathKind::kFile) return absl::NotFoundError(directory + RunHint(directory));
   TESSERA_ASSIGN_OR_RETURN(run.config, ReadRunConfig(directory + "/config.yaml", {}));
   const std::string own = directory + "/tokenizer.json";
-  TESSERA_ASSIGN_OR_RETURN(run.tokenizer,
-                           LoadTokenizer(fs::exists(own) ? own : run.config.model.vocab));
+  TESSERA_ASSIGN_OR_RETURN(const PathKind tokenizer, KindOf(own));
+  TESSERA_ASSIGN_OR_RETURN(
+      run.tokenizer, LoadTokenizer(tokenizer == PathKind::kNothing ? run.config.model.vocab : own));
   TESSERA_RETURN_IF_ERROR(CheckDevice(device, run.config.model, run.tokenizer->vocab_size(),
                                       run.config.train.precision));
   TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadCheckpoint(directory));
@@ -239,6 +352,9 @@ absl::StatusOr<LoadedRun> LoadRun(const std::string& directory, Device device) {
   {
     ParameterSet shapes(&meta, false);
     const Model model(run.config.model, run.tokenizer->vocab_size(), &shapes);
+    if (device == Device::kCpu)
+      TESSERA_RETURN_IF_ERROR(CheckMemory(meta.peak_bytes(), "the model in " + directory,
+                                          "free some or raise the limit"));
     run.arena = std::make_unique<Arena>(DeviceMemory(device, meta.peak_bytes()));
   }
   run.parameters = std::make_unique<ParameterSet>(run.arena.get(), false);
@@ -248,6 +364,12 @@ absl::StatusOr<LoadedRun> LoadRun(const std::string& directory, Device device) {
     TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, p.name, device, p.var.value()));
   run.step = checkpoint.step;
   return run;
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedRun> LoadRun(const std::string& directory, Device device) {
+  return CatchErrors([&] { return Load(directory, device); });
 }
 
 }  // namespace tessera

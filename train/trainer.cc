@@ -1,12 +1,12 @@
 #include "train/trainer.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_format.h"
+#include "core/catch.h"
+#include "core/limits.h"
 #include "core/status.h"
 #include "kernels/copy.h"
 #include "kernels/peak.h"
@@ -16,11 +16,6 @@ namespace {
 
 constexpr int64_t kOutcomeFloats = sizeof(StepOutcome) / sizeof(float);
 constexpr int64_t kStepFloats = sizeof(OptimizerStep) / sizeof(float);
-
-int64_t FreeBytes(Device device) {
-  if (device == Device::kCuda) return Cuda().FreeBytes();
-  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-}
 
 // The names and sizes of the metrics of a training pass.
 std::map<std::string, int64_t> MetricSizes(const RunConfig& config, int64_t vocab_size) {
@@ -42,6 +37,11 @@ std::map<std::string, int64_t> MetricSizes(const RunConfig& config, int64_t voca
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const RunConfig& config,
                                                          int64_t vocab_size, Device device) {
+  return CatchErrors([&] { return Make(config, vocab_size, device); });
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Make(const RunConfig& config, int64_t vocab_size,
+                                                       Device device) {
   const TrainConfig& t = config.train;
   TESSERA_RETURN_IF_ERROR(CheckDevice(device, config.model, vocab_size, t.precision));
   const ModelCost cost = MeasureCost(config.model, vocab_size, t.batch, t.seq, t.precision);
@@ -54,26 +54,51 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const RunConfig& config
   Arena arena(Arena::Backing::kMeta, 0);
   ParameterSet parameters(&arena, true);
   const Model model(config.model, vocab_size, &parameters);
-  // Values and gradients, then AdamW's two moments, and what a step reads and leaves.
-  const int64_t step_bytes = 12 * t.accumulate * t.batch * t.seq + 4 * (floats + kStepFloats) +
-                             arena.peak_bytes() / kOptimizerBlock +
-                             64 * static_cast<int64_t>(parameters.all().size() + 16);
-  const int64_t parameter_bytes = 2 * arena.peak_bytes() + step_bytes;
+  const StepTensors tensors(&arena, Device::kMeta, parameters, t, floats);
+  const int64_t parameter_bytes = arena.peak_bytes();
+  // Before the memory is looked at: measuring takes some for itself.
+  const double peak_flops = device == Device::kCuda ? Cuda().MeasurePeakFlops(t.precision)
+                                                    : MeasurePeakFlops(t.precision);
   const int64_t scratch = device == Device::kCuda ? cost.cuda_scratch_bytes : 0;
-  const int64_t need = parameter_bytes + cost.activation_bytes + scratch, have = FreeBytes(device);
-  if (need > have)
-    return absl::ResourceExhaustedError(absl::StrFormat(
-        "this run needs %.2f GiB (%.2f for parameters, gradients and moments, %.2f for a "
-        "micro-batch of %d x %d tokens), the %s %.2f; lower train.batch or train.seq, or "
-        "set `recompute: true` on layers",
-        need * 0x1p-30, parameter_bytes * 0x1p-30, (cost.activation_bytes + scratch) * 0x1p-30,
-        t.batch, t.seq, device == Device::kCuda ? "GPU has free" : "machine has", have * 0x1p-30));
-  return std::unique_ptr<Trainer>(
-      new Trainer(config, vocab_size, device, cost, std::move(metrics), parameter_bytes));
+  const int64_t need = parameter_bytes + cost.activation_bytes + scratch;
+  const std::string what = absl::StrFormat(
+      "this run (%.2f GiB for parameters, gradients and moments, %.2f for a micro-batch of %d x %d "
+      "tokens)",
+      parameter_bytes * 0x1p-30, (cost.activation_bytes + scratch) * 0x1p-30, t.batch, t.seq);
+  const char* const fix = "lower train.batch or train.seq, or set `recompute: true` on layers";
+  if (device == Device::kCpu) {
+    TESSERA_RETURN_IF_ERROR(CheckMemory(need, what, fix));
+  } else if (const int64_t have = Cuda().FreeBytes(); need > have) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("%s needs %.2f GiB, but the GPU has free %.2f; %s", what, need * 0x1p-30,
+                        have * 0x1p-30, fix));
+  }
+  return std::unique_ptr<Trainer>(new Trainer(config, vocab_size, device, cost, std::move(metrics),
+                                              parameter_bytes, peak_flops));
+}
+
+Trainer::StepTensors::StepTensors(Arena* arena, Device device, const ParameterSet& parameters,
+                                  const TrainConfig& t, int64_t outcome_floats) {
+  const auto zeros = [&](const Shape& shape, DType dtype) {
+    Tensor tensor(arena, shape, dtype);
+    Zero(device, tensor.raw(), tensor.bytes());
+    return tensor;
+  };
+  int64_t blocks = 0;
+  for (const Parameter& p : parameters.all()) {
+    first_moments.push_back(zeros(p.var.shape(), DType::kF32));
+    second_moments.push_back(zeros(p.var.shape(), DType::kF32));
+    blocks += OptimizerBlocks(p.var.shape().elements());
+  }
+  tokens = zeros({3, t.accumulate, t.batch * t.seq}, DType::kI32);
+  scalars = zeros({kStepFloats + t.accumulate}, DType::kF32);
+  outcome = zeros({outcome_floats}, DType::kF32);
+  losses = zeros({t.accumulate}, DType::kF32);
+  partial = zeros({2 * blocks}, DType::kF32);  // doubles
 }
 
 Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, const ModelCost& cost,
-                 std::vector<MetricValues> metrics, int64_t parameter_bytes)
+                 std::vector<MetricValues> metrics, int64_t parameter_bytes, double peak_flops)
     : config_(config),
       device_(device),
       cost_(cost),
@@ -82,39 +107,28 @@ Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, con
       arena_(
           MemoryOf(device, {cost.activation_bytes + (int64_t{1} << 16), cost.cuda_scratch_bytes})),
       parameters_(&parameter_arena_, true),
-      peak_flops_(device == Device::kCuda ? Cuda().MeasurePeakFlops(config.train.precision)
-                                          : MeasurePeakFlops(config.train.precision)) {
+      peak_flops_(peak_flops) {
   const TrainConfig& t = config_.train;
   model_ = std::make_unique<Model>(config_.model, vocab_size, &parameters_);
   parameters_.Initialise(t.seed, device_);
-  const auto zeros = [&](const Shape& shape, DType dtype) {
-    Tensor tensor(&parameter_arena_, shape, dtype);
-    Zero(device_, tensor.raw(), tensor.bytes());
-    return tensor;
-  };
-  for (const Parameter& p : parameters_.all()) {
-    first_moments_.push_back(zeros(p.var.shape(), DType::kF32));
-    second_moments_.push_back(zeros(p.var.shape(), DType::kF32));
+  const int64_t outcome_floats =
+      metrics_.empty() ? kOutcomeFloats : metrics_.back().first + metrics_.back().count;
+  tensors_ =
+      std::make_unique<StepTensors>(&parameter_arena_, device_, parameters_, t, outcome_floats);
+  for (size_t i = 0; i < parameters_.all().size(); ++i) {
+    const Parameter& p = parameters_.all()[i];
     optimizer_tensors_.push_back(
         {.parameter = p.var.data<float>(),
          .gradient = p.var.grad()->grad.data<float>(),
-         .first_moment = first_moments_.back().data<float>(),
-         .second_moment = second_moments_.back().data<float>(),
+         .first_moment = tensors_->first_moments[i].data<float>(),
+         .second_moment = tensors_->second_moments[i].data<float>(),
          .size = p.var.shape().elements(),
          .weight_decay = p.decay == Decay::kYes ? static_cast<float>(t.weight_decay) : 0.0f});
   }
-  tokens_ = zeros({3, t.accumulate, t.batch * t.seq}, DType::kI32);
-  scalars_ = zeros({kStepFloats + t.accumulate}, DType::kF32);
-  const int64_t last =
-      metrics_.empty() ? kOutcomeFloats : metrics_.back().first + metrics_.back().count;
-  outcome_ = zeros({last}, DType::kF32);
-  losses_ = zeros({t.accumulate}, DType::kF32);
-  partial_ = zeros({2 * OptimizerBlocks(optimizer_tensors_.data(),
-                                        static_cast<int64_t>(optimizer_tensors_.size()))},
-                   DType::kF32);
   for (int64_t i = 0; i < most_started(); ++i)
-    slots_.push_back(std::unique_ptr<Slot>(new Slot{
-        {device_, tokens_.bytes()}, {device_, scalars_.bytes()}, {device_, outcome_.bytes()}}));
+    slots_.push_back(std::unique_ptr<Slot>(new Slot{{device_, tensors_->tokens.bytes()},
+                                                    {device_, tensors_->scalars.bytes()},
+                                                    {device_, tensors_->outcome.bytes()}}));
 }
 
 Context Trainer::NewContext() {
@@ -158,7 +172,7 @@ void Trainer::FillInputs(const Dataset& data, const Slot& slot) const {
 void Trainer::Pass(int64_t micro) {
   const TrainConfig& t = config_.train;
   const auto ids = [&](int64_t which) {
-    return tokens_[which].Reshape({t.accumulate, t.batch, t.seq})[micro];
+    return tensors_->tokens[which].Reshape({t.accumulate, t.batch, t.seq})[micro];
   };
   Context ctx = NewContext();
   Metrics metrics;
@@ -166,7 +180,7 @@ void Trainer::Pass(int64_t micro) {
   ctx.metrics = &metrics;
   ctx.position = ids(2);
   const Tensor loss =
-      TrainPass(ctx, *model_, ids(0), ids(1), scalars_.Slice(kStepFloats + micro, 1));
+      TrainPass(ctx, *model_, ids(0), ids(1), tensors_->scalars.Slice(kStepFloats + micro, 1));
   const auto keep = [&](const Tensor& from, float* to) {
     Dispatch(device_, CopyArgs<float>{.x = from.data<float>(),
                                       .x_stride = from.elements(),
@@ -176,11 +190,12 @@ void Trainer::Pass(int64_t micro) {
                                       .rows = 1,
                                       .C = from.elements()});
   };
-  keep(loss, losses_.data<float>() + micro);
+  keep(loss, tensors_->losses.data<float>() + micro);
   if (micro + 1 < t.accumulate) return;
   for (const MetricValues& m : metrics_)
     for (const auto& [key, value] : metrics)
-      if (key.first + "." + key.second == m.name) keep(value, outcome_.data<float>() + m.first);
+      if (key.first + "." + key.second == m.name)
+        keep(value, tensors_->outcome.data<float>() + m.first);
 }
 
 void Trainer::UpdateParameters() {
@@ -190,14 +205,14 @@ void Trainer::UpdateParameters() {
     if (!p.var.grad()->started) Zero(device_, p.var.grad()->grad.raw(), p.var.grad()->grad.bytes());
   const AdamWTensor* const tensors = optimizer_tensors_.data();
   const auto count = static_cast<int64_t>(optimizer_tensors_.size());
-  auto* const partial = reinterpret_cast<double*>(partial_.raw());
-  const auto* const step = reinterpret_cast<const OptimizerStep*>(scalars_.raw());
-  auto* const outcome = reinterpret_cast<StepOutcome*>(outcome_.raw());
+  auto* const partial = reinterpret_cast<double*>(tensors_->partial.raw());
+  const auto* const step = reinterpret_cast<const OptimizerStep*>(tensors_->scalars.raw());
+  auto* const outcome = reinterpret_cast<StepOutcome*>(tensors_->outcome.raw());
   Dispatch(device_, SquareSumArgs{.tensors = tensors, .count = count, .partial = partial});
   Dispatch(device_, StepOutcomeArgs{.partial = partial,
                                     .blocks = OptimizerBlocks(tensors, count),
-                                    .loss = losses_.data<float>(),
-                                    .share = scalars_.data<float>() + kStepFloats,
+                                    .loss = tensors_->losses.data<float>(),
+                                    .share = tensors_->scalars.data<float>() + kStepFloats,
                                     .count = t.accumulate,
                                     .step = step,
                                     .outcome = outcome});
@@ -210,7 +225,7 @@ void Trainer::UpdateParameters() {
                               .outcome = outcome});
 }
 
-// What the device does in a step; a function of what is in tokens_, scalars_ and the parameters.
+// What the device does in a step; a function of what is in tokens, scalars and the parameters.
 void Trainer::RunStep() {
   counter_.Clear();
   parameters_.ForgetGradients();
@@ -223,8 +238,8 @@ void Trainer::Start(const Dataset& data) {
   const Clock::time_point at = Clock::now();
   const Slot& slot = *slots_[static_cast<size_t>(step_ % most_started())];
   FillInputs(data, slot);
-  slot.tokens.StartUpload(tokens_.raw());
-  slot.scalars.StartUpload(scalars_.raw());
+  slot.tokens.StartUpload(tensors_->tokens.raw());
+  slot.scalars.StartUpload(tensors_->scalars.raw());
   // The first step is not recorded: it is the one in which kernels take the memory that they keep.
   if (device_ == Device::kCuda && steps_run_ > 0) {
     if (graph_ == nullptr)
@@ -234,7 +249,7 @@ void Trainer::Start(const Dataset& data) {
   } else {
     RunStep();
   }
-  slot.outcome.StartDownload(outcome_.raw());
+  slot.outcome.StartDownload(tensors_->outcome.raw());
   ++steps_run_;
   started_.push_back({.step = ++step_,
                       .lr = config_.train.LearningRate().At(step_ - 1),
@@ -292,8 +307,8 @@ std::vector<Trainer::Named> Trainer::Weights() const {
 std::vector<Trainer::Named> Trainer::Moments() const {
   std::vector<Named> all;
   for (size_t i = 0; i < parameters_.all().size(); ++i) {
-    all.push_back({"m." + parameters_.all()[i].name, first_moments_[i]});
-    all.push_back({"v." + parameters_.all()[i].name, second_moments_[i]});
+    all.push_back({"m." + parameters_.all()[i].name, tensors_->first_moments[i]});
+    all.push_back({"v." + parameters_.all()[i].name, tensors_->second_moments[i]});
   }
   return all;
 }

@@ -99,8 +99,21 @@ class Trainer {
     HostBuffer tokens, scalars, outcome;
   };
 
+  // What a step needs beside the model and its activations. In the device's memory: what it reads,
+  // tokens [3, micro-batches, B T] int32 (inputs, targets, positions) and scalars (OptimizerStep,
+  // then each micro-batch's share of the targets), and what it leaves, outcome (StepOutcome, then
+  // the metrics).
+  struct StepTensors {
+    StepTensors(Arena* arena, Device device, const ParameterSet& parameters, const TrainConfig& t,
+                int64_t outcome_floats);
+    Tensor tokens, scalars, outcome, losses, partial;
+    std::vector<Tensor> first_moments, second_moments;  // by parameter
+  };
+
   Trainer(const RunConfig& config, int64_t vocab_size, Device device, const ModelCost& cost,
-          std::vector<MetricValues> metrics, int64_t parameter_bytes);
+          std::vector<MetricValues> metrics, int64_t parameter_bytes, double peak_flops);
+  static absl::StatusOr<std::unique_ptr<Trainer>> Make(const RunConfig& config, int64_t vocab_size,
+                                                       Device device);
   Context NewContext();
   void FillInputs(const Dataset& data, const Slot& slot) const;
   void RunStep();
@@ -114,12 +127,8 @@ class Trainer {
   Arena parameter_arena_, arena_;
   ParameterSet parameters_;
   std::unique_ptr<Model> model_;
-  std::vector<Tensor> first_moments_, second_moments_;
+  std::unique_ptr<StepTensors> tensors_;
   std::vector<AdamWTensor> optimizer_tensors_;
-  // In the device's memory. What a step reads: tokens_ [3, micro-batches, B T] int32 (inputs,
-  // targets, positions), scalars_ (OptimizerStep, then each micro-batch's share of the targets).
-  // What it leaves: outcome_ (StepOutcome, then the metrics).
-  Tensor tokens_, scalars_, outcome_, losses_, partial_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::deque<Started> started_;
   std::unique_ptr<CudaDevice::Graph> graph_;
