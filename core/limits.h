@@ -40,6 +40,9 @@ absl::Status CheckMemory(int64_t need_bytes, const std::string& what, const std:
 // `wanted` >= 1.
 absl::StatusOr<std::string> UseThreads(int64_t wanted);
 
+// Why the system started fewer threads than SetThreads asked for; empty if it did not.
+std::string MissingThreads();
+
 // Memory that the system refused. Thrown where no Status can be returned; CatchErrors
 // (core/catch.h) turns it into one at the library's edge.
 class OutOfMemory : public std::runtime_error {

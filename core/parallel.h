@@ -2,7 +2,6 @@
 #define TESSERA_CORE_PARALLEL_H_
 
 #include <cstdint>
-#include <string>
 #include <type_traits>
 
 // Work on several threads with one promise: the result does not depend on how many there are. A
@@ -12,14 +11,10 @@
 
 namespace tessera {
 
-// Threads used from now on, the caller included; at least 1. 0 means one a processor that this
-// process may use (core/limits.h). Fewer if the system starts no more. Not to be called inside a
-// ParallelFor, nor while another thread is in one.
+// Threads used from now on, the caller included; at least 1. 0 means one a core. Not to be called
+// inside a ParallelFor.
 void SetThreads(int threads);
 int Threads();
-
-// Why the system started fewer threads than SetThreads asked for; empty if it did not.
-std::string MissingThreads();
 
 // Which of the threads runs the caller: 0 .. Threads()-1, for per-thread scratch.
 int ThreadIndex();
@@ -34,8 +29,7 @@ void ParallelFor(int64_t chunks, void (*body)(void*, int64_t), void* closure);
 }
 
 // body(chunk) for every chunk in [0, chunks). Returns when all are done. A ParallelFor inside
-// another, or beside one that another thread is in, runs on the calling thread alone. What a body
-// throws, the caller gets; the chunks that were not begun by then may be left out.
+// another runs on the calling thread alone.
 template <class Body>
 void ParallelFor(int64_t chunks, Body&& body) {
   using Plain = std::remove_reference_t<Body>;

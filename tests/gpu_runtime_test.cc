@@ -148,7 +148,10 @@ TEST_F(GpuRuntime, RunsSaveResumeAndGenerate) {
     const volatile int interrupted = 0;
     std::vector<double> losses;
     const auto directory = TrainRun(
-        Config(more), {.directory = folder_ + "/" + name, .resume = resume, .device = device},
+        Config(more),
+        {.directory = folder_ + "/" + name,
+         .mode = resume ? RunMode::kResume : RunMode::kNew,
+         .device = device},
         &interrupted, [&](const Trainer&, const StepReport& r) { losses.push_back(r.loss); },
         [](const std::string&) {});
     EXPECT_TRUE(directory.ok()) << directory.status();

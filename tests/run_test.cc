@@ -141,6 +141,7 @@ TEST_F(RunTest, MistakesAreToldAndLeaveNothingBehind) {
   EXPECT_NE(told({"train.data.text=" + folder_ + "/short.txt"}, "a"), "");
   EXPECT_FALSE(fs::exists(folder_ + "/a"));
   fs::create_directories(folder_ + "/there");
+  std::ofstream(folder_ + "/there/config.yaml") << "model:";
   EXPECT_EQ(
       told({Text()}, "there"),
       folder_ + "/there exists; continue it with --resume, or choose another --run directory");

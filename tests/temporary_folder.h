@@ -14,7 +14,7 @@ namespace tessera {
 // A folder of a test's own, removed with all that is in it.
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(testing::TempDir() + "/tessera-XXXXXX") {
+  TemporaryFolder() : path_(::testing::TempDir() + "/tessera-XXXXXX") {
     EXPECT_NE(mkdtemp(path_.data()), nullptr) << path_;
   }
   ~TemporaryFolder() { std::filesystem::remove_all(path_); }

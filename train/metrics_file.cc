@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "core/status.h"
@@ -26,7 +27,10 @@ absl::Status MetricsFile::Open(const std::string& path, int64_t after_step) {
       const nlohmann::json row = nlohmann::json::parse(rest.substr(0, end), nullptr, false);
       if (!row.is_object()) continue;
       const absl::StatusOr<int64_t> step = GetInteger(row, "step", 0, INT64_MAX, path);
-      if (!step.ok() || *step <= after_step) kept.append(rest.data(), end + 1);
+      if (step.ok() && *step > after_step) continue;
+      if (step.ok() && row.contains("val_loss"))
+        last_validation_ = std::max(last_validation_, *step);
+      kept.append(rest.data(), end + 1);
     }
   }
   TESSERA_RETURN_IF_ERROR(AtomicWrite(path, kept));

@@ -20,10 +20,13 @@ class MetricsFile {
   // and a last line that a kill cut short. Rows of no step, such as a person's notes, stay.
   absl::Status Open(const std::string& path, int64_t after_step);
   absl::Status Write(const nlohmann::json& row);
+  // The last step whose validation was in the file when it was opened; 0 if none.
+  int64_t last_validation() const { return last_validation_; }
 
  private:
   std::string path_;
   int descriptor_ = -1;
+  int64_t last_validation_ = 0;
 };
 
 }  // namespace tessera

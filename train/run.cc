@@ -168,6 +168,10 @@ class Session {
 
   absl::Status Train(const volatile int* interrupted, const StepCallback& report,
                      const MessageCallback& message) {
+    // A run that was interrupted may have left its last validation out.
+    if (const int64_t step = trainer_.step();
+        step > 0 && Validates(step) && metrics_.last_validation() < step)
+      TESSERA_RETURN_IF_ERROR(Validate(step, interrupted, message));
     // Validation and checkpoints see the model as it is after their step: no step is started ahead
     // of them.
     const auto may_start = [&] {
@@ -215,24 +219,29 @@ class Session {
                     const MessageCallback& message) {
     Count();
     TESSERA_RETURN_IF_ERROR(metrics_.Write(RowOf(r, t_.TokensPerStep(), progress_)));
-    std::vector<EventWriter::Scalar> scalars = {
-        {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}, {"mfu", r.mfu}};
-    if (Validates(r.step) && *interrupted == 0) {
-      TESSERA_ASSIGN_OR_RETURN(const Evaluation e, trainer_.Evaluate(data_, [&](int64_t, int64_t) {
-        return *interrupted == 0;
-      }));
-      if (!e.stopped) {
-        TESSERA_RETURN_IF_ERROR(metrics_.Write({{"step", r.step},
-                                                {"val_loss", e.loss},
-                                                {"val_bits_per_byte", e.bits_per_byte},
-                                                {"val_tokens", e.tokens}}));
-        scalars.push_back({"val_bits_per_byte", e.bits_per_byte});
-        message(absl::StrCat("step ", r.step, ": validation ", e.bits_per_byte, " bits per byte"));
-      }
-    }
+    TESSERA_RETURN_IF_ERROR(Event(
+        r.step, {{"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr}, {"mfu", r.mfu}}));
+    return Validates(r.step) ? Validate(r.step, interrupted, message) : absl::OkStatus();
+  }
+
+  absl::Status Validate(int64_t step, const volatile int* interrupted,
+                        const MessageCallback& message) {
+    TESSERA_ASSIGN_OR_RETURN(const Evaluation e, trainer_.Evaluate(data_, [&](int64_t, int64_t) {
+      return *interrupted == 0;
+    }));
+    if (e.stopped) return absl::OkStatus();
+    TESSERA_RETURN_IF_ERROR(metrics_.Write({{"step", step},
+                                            {"val_loss", e.loss},
+                                            {"val_bits_per_byte", e.bits_per_byte},
+                                            {"val_tokens", e.tokens}}));
+    message(absl::StrCat("step ", step, ": validation ", e.bits_per_byte, " bits per byte"));
+    return Event(step, {{"val_bits_per_byte", e.bits_per_byte}});
+  }
+
+  absl::Status Event(int64_t step, const std::vector<EventWriter::Scalar>& scalars) {
     const double wall =
         std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-    return events_->Write(r.step, wall, scalars);
+    return events_->Write(step, wall, scalars);
   }
 
   absl::Status SaveNow() {
