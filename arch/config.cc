@@ -77,8 +77,9 @@ std::string Nearest(absl::string_view name, const std::vector<std::string>& cand
 }
 
 std::string UnknownName(absl::string_view what, absl::string_view name, absl::string_view in,
-                        const std::vector<std::string>& known) {
-  const std::string near = Nearest(name, known);
+                        const std::vector<std::string>& known, const std::string& elsewhere) {
+  std::string near = Nearest(name, known);
+  if (near.empty()) near = elsewhere;
   return absl::StrCat("unknown ", what, " '", name, "' in ", in,
                       near.empty() ? "" : absl::StrCat("; did you mean '", near, "'?"),
                       " (known: ", absl::StrJoin(known, ", "), ")");

@@ -30,8 +30,9 @@ class ConfigNode {
   struct Entry;
 
   Kind kind = Kind::kNull;
-  std::string text;     // of a scalar
-  bool quoted = false;  // "8" is a string, 8 may be a number
+  std::string text;         // of a scalar
+  std::string with_blanks;  // the same in an override that has blanks around it, else empty
+  bool quoted = false;      // "8" is a string, 8 may be a number
   Location where;
   std::vector<ConfigNode> items;  // of a list
   std::vector<Entry> entries;     // of a map, in the order of the file
@@ -57,10 +58,14 @@ constexpr int kMaxConfigDepth = 32;
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 absl::StatusOr<ConfigNode> ParseYaml(const std::string& text, const std::string& file);
 absl::StatusOr<ConfigNode> ReadYamlFile(const std::string& path);
+// An error with its place where the text is too long or not UTF-8.
+absl::Status CheckConfigText(const std::string& text, const std::string& file);
 
-// Applies `model.layers[1].moe.top_k=1`: replaces a value, or adds a key. The value is YAML, such
-// as {mamba2: {d_state: 16}}. A bare `- attention` in a list is taken for `- attention: {}`. After
-// an error the tree is as it was.
+// Applies `model.layers[1].moe.top_k=1`: replaces a value, or adds a key. A value in brackets or
+// quotes is YAML, such as {mamba2: {d_state: 16}}; any other is taken as it stands. A bare
+// `- attention` in a list is taken for `- attention: {}`. `~train.data.text` takes the key away, so
+// that its default holds, and `~model.layers[1]` the entry of a list. After an error the tree is as
+// it was.
 absl::Status Override(ConfigNode* root, const std::string& assignment);
 
 // YAML of a tree: small maps of scalars in one line, all else in blocks. Parses back to an equal
@@ -72,9 +77,10 @@ std::string PrintYamlFlow(const ConfigNode& node);
 // The candidate most like `name`, or "" if none is near (edit distance up to a third of the name,
 // at least 2, and less than its length).
 std::string Nearest(absl::string_view name, const std::vector<std::string>& candidates);
-// "unknown key 'haeds' in attention; did you mean 'heads'? (known: heads, kv_heads)"
+// "unknown key 'haeds' in attention; did you mean 'heads'? (known: heads, kv_heads)". Where none of
+// the known is near, `elsewhere`, if it is not empty, is what may be meant.
 std::string UnknownName(absl::string_view what, absl::string_view name, absl::string_view in,
-                        const std::vector<std::string>& known);
+                        const std::vector<std::string>& known, const std::string& elsewhere = "");
 
 // Errors of one file, gathered so that a person sees them all at once.
 class ErrorList {
@@ -82,6 +88,7 @@ class ErrorList {
   void Add(const absl::Status& status);
   absl::Status ToStatus() const;  // Ok, or InvalidArgument with a line each
   bool empty() const { return lines_.empty(); }
+  size_t size() const { return lines_.size(); }
 
  private:
   std::vector<std::string> lines_;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -130,33 +131,104 @@ absl::Status EnterKey(const Step& step, const Step* next, const std::string& whe
   return absl::OkStatus();
 }
 
+// Where a comment begins in a value that is written as YAML, or npos.
+size_t CommentIn(const std::string& yaml) {
+  char quote = 0, before = '[';  // before: the last character that is no blank
+  for (size_t i = 0; i < yaml.size(); ++i) {
+    const char c = yaml[i];
+    if (quote != 0) {
+      if (quote == '"' && c == '\\')
+        ++i;
+      else if (c == quote)
+        quote = 0;
+    } else if ((c == '"' || c == '\'') && absl::StrContains("[{,:", before)) {
+      quote = c;
+    } else if (c == '#' &&
+               (i == 0 || absl::ascii_isspace(static_cast<unsigned char>(yaml[i - 1])))) {
+      return i;
+    }
+    if (!absl::ascii_isspace(static_cast<unsigned char>(c))) before = c;
+  }
+  return std::string::npos;
+}
+
+// The value of an assignment. A list, a map and what is quoted are YAML; anything else is taken as
+// it stands, so that a path may hold whatever YAML gives a meaning to (`#`, `: `, `*`, `&`, `!`).
+absl::StatusOr<ConfigNode> ParseValue(const std::string& text, const std::string& path) {
+  const absl::string_view bare = absl::StripAsciiWhitespace(text);
+  if (text.empty())
+    return absl::InvalidArgumentError(
+        absl::StrCat("no value after '='; '~", path, "' takes the key away"));
+  if (bare.empty() || !absl::StrContains("[{\"'", bare[0])) {
+    TESSERA_RETURN_IF_ERROR(CheckConfigText(text, "value"));
+    const bool null = bare == "null" || bare == "~";
+    return ConfigNode{.kind = null ? ConfigNode::Kind::kNull : ConfigNode::Kind::kScalar,
+                      .text = std::string(bare),
+                      .with_blanks = bare == text ? "" : text};
+  }
+  if (const size_t at = CommentIn(text); at != std::string::npos)
+    return absl::InvalidArgumentError(
+        absl::StrCat("value:1:", at + 1,
+                     ": '#' begins a comment here; quote a text that holds one, as in \"a #b\""));
+  absl::StatusOr<ConfigNode> parsed = ParseYaml(text, "value");
+  if (!parsed.ok() && bare[0] != '{')
+    return absl::InvalidArgumentError(absl::StrCat(parsed.status().message(),
+                                                   "; a text that begins with ", bare.substr(0, 1),
+                                                   " is written in quotes: '", path, "=\"...\"'"));
+  return parsed;
+}
+
+// The last step of a path is taken out of the list or map that holds it.
+absl::Status TakeAway(const Step& last, const std::string& where, Place* at) {
+  Place child = *at;
+  ConfigNode& n = *at->node;
+  if (last.index) {
+    TESSERA_RETURN_IF_ERROR(EnterIndex(last, where, &child));
+    n.items.erase(n.items.begin() + (child.node - n.items.data()));
+    return absl::OkStatus();
+  }
+  for (auto e = n.entries.begin(); e != n.entries.end(); ++e)
+    if (e->key == last.text) {
+      n.entries.erase(e);
+      return absl::OkStatus();
+    }
+  return absl::InvalidArgumentError(absl::StrCat(
+      where, ": there is no key '", last.text,
+      "' to take away: ", at->path.empty() ? "the config" : at->path, " is ", Contents(n)));
+}
+
 }  // namespace
 
 absl::Status Override(ConfigNode* root, const std::string& assignment) {
-  const size_t equals = assignment.find('=');
+  const bool take_away = assignment.rfind('~', 0) == 0;
+  const size_t equals = take_away ? assignment.size() : assignment.find('=');
   const std::string where = "command line: " + assignment;
-  if (equals == std::string::npos || equals == 0)
+  if (equals == std::string::npos || equals == 0 || (take_away && equals == 1))
     return absl::InvalidArgumentError(
         absl::StrCat(where, ": expected key=value, such as train.lr=1e-3"));
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<Step> steps,
-                           ParsePath(assignment.substr(0, equals), where));
-  const std::string text = assignment.substr(equals + 1);
-  absl::StatusOr<ConfigNode> parsed = ParseYaml(text, "value");
-  if (!parsed.ok())
-    return absl::InvalidArgumentError(absl::StrCat(where, ": ", parsed.status().message()));
-  ConfigNode value = *std::move(parsed);
-  const absl::string_view bare = absl::StripAsciiWhitespace(text);
-  if (value.kind == ConfigNode::Kind::kNull && (bare.empty() || bare[0] == '#'))
-    return absl::InvalidArgumentError(absl::StrCat(where, ": no value after '='"));
-  Relocate(&value, where);
+  const std::string path = assignment.substr(take_away ? 1 : 0, equals - (take_away ? 1 : 0));
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<Step> steps, ParsePath(path, where));
+  ConfigNode value;
+  if (!take_away) {
+    absl::StatusOr<ConfigNode> parsed = ParseValue(assignment.substr(equals + 1), path);
+    if (!parsed.ok())
+      return absl::InvalidArgumentError(absl::StrCat(where, ": ", parsed.status().message()));
+    value = *std::move(parsed);
+    Relocate(&value, where);
+  }
   ConfigNode changed = *root;
   Place at{.node = &changed};
-  for (size_t i = 0; i < steps.size(); ++i) {
+  const size_t entered = steps.size() - (take_away ? 1 : 0);
+  for (size_t i = 0; i < entered; ++i) {
     const Step* next = i + 1 < steps.size() ? &steps[i + 1] : nullptr;
     TESSERA_RETURN_IF_ERROR(steps[i].index ? EnterIndex(steps[i], where, &at)
                                            : EnterKey(steps[i], next, where, &at));
   }
-  *at.node = std::move(value);
+  if (take_away) {
+    TESSERA_RETURN_IF_ERROR(TakeAway(steps.back(), where, &at));
+  } else {
+    *at.node = std::move(value);
+  }
   if (Depth(changed) > kMaxConfigDepth)
     return absl::InvalidArgumentError(
         absl::StrCat(where, ": nested deeper than ", kMaxConfigDepth));

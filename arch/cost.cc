@@ -1,5 +1,9 @@
 #include "arch/cost.h"
 
+#include <algorithm>
+
+#include "core/sizes.h"
+
 namespace tessera {
 namespace {
 
@@ -13,6 +17,33 @@ LayerCost* LayerOf(std::vector<LayerCost>& layers, const std::string& path) {
     if (inside) found = &l;
   }
   return found;
+}
+
+// Throws SizeError where a training pass has more FLOPs or bytes than 64 bits count. An op's cost
+// is at most that of one token times the tokens and, where tokens meet in pairs, times those that
+// one meets; its backward pass costs at most four times as much.
+void CheckCountable(const Model& model, int64_t batch, int64_t seq, DType compute) {
+  Arena arena(Arena::Backing::kMeta, 0);
+  CostCounter counter;
+  Context ctx(Device::kMeta, &arena);
+  ctx.compute = compute;
+  ctx.counter = &counter;
+  const Tensor ids = ctx.New({1, 1}, DType::kI32);
+  ctx.position = ids;
+  model.Loss(ctx, ids, ids);
+  double most = 0;
+  for (const auto& [op, cost] : counter.Total().forward_by_op) {
+    constexpr double kChunk = 64;  // of the scans
+    const bool attention = op.rfind("attention", 0) == 0, scan = op.find("scan") != op.npos;
+    const double met = attention ? static_cast<double>(seq) : scan ? kChunk : 1;
+    most += met * static_cast<double>(std::max(cost.flops, cost.bytes));
+  }
+  const double tokens = static_cast<double>(batch) * static_cast<double>(seq);
+  if (5 * most * tokens > 0x1p62)
+    throw SizeError("a pass of this model over " + std::to_string(batch) + " x " +
+                    std::to_string(seq) +
+                    " tokens does more than can be counted (some 2^62 FLOPs); use a smaller batch, "
+                    "sequence or model");
 }
 
 }  // namespace
@@ -34,21 +65,23 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
   ParameterSet parameters(&parameter_arena, true);
   const Model model(config, vocab_size, &parameters);
 
+  CheckCountable(model, batch, seq, compute);
+
   ModelCost cost{.batch = batch, .seq = seq};
   cost.layers.push_back({.path = "model"});
   for (const Model::Layer& layer : model.layers()) {
     LayerCost l{.path = layer.config->path};
     for (const auto& block : layer.blocks) {
       const StateSize s = block->States(compute);
-      l.state.fixed_bytes += s.fixed_bytes;
+      l.state.fixed_bytes = SaturatingSum(l.state.fixed_bytes, s.fixed_bytes);
       if (s.max_tokens < 0) {
         l.state.bytes_per_token += s.bytes_per_token;
       } else {
-        l.state.fixed_bytes += s.bytes_per_token * s.max_tokens;
+        l.state.fixed_bytes = SaturatingSum(l.state.fixed_bytes, s.bytes_per_token * s.max_tokens);
       }
       l.active_parameters -= block->IdleParameters();
     }
-    cost.state_bytes += l.state.fixed_bytes;
+    cost.state_bytes = SaturatingSum(cost.state_bytes, l.state.fixed_bytes);
     cost.kv_bytes_per_token += l.state.bytes_per_token;
     cost.layers.push_back(l);
   }

@@ -14,10 +14,12 @@ std::string ChosenKeys(const BranchConfig& b) {
   fresh->Fields(defaults);
   const ConfigNode now = PrintMap(chosen), before = PrintMap(defaults);
   std::string text;
-  for (size_t i = 0; i < now.entries.size(); ++i) {
-    const std::string value = PrintYamlFlow(now.entries[i].value);
-    if (value != PrintYamlFlow(before.entries[i].value))
-      absl::StrAppend(&text, text.empty() ? "" : ", ", now.entries[i].key, ": ", value);
+  for (const ConfigNode::Entry& e : now.entries) {
+    const ConfigNode* const fresh_value = before.Find(e.key);  // null: dead at the defaults
+    const std::string value =
+        e.value.kind == ConfigNode::Kind::kNull ? "none" : PrintYamlFlow(e.value);
+    if (fresh_value == nullptr || PrintYamlFlow(e.value) != PrintYamlFlow(*fresh_value))
+      absl::StrAppend(&text, text.empty() ? "" : ", ", e.key, ": ", value);
   }
   return text;
 }

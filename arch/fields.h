@@ -33,6 +33,9 @@ struct Range {
   bool Holds(double v) const;
   std::string ToString() const;  // " >= 1", " in [0, 1)", ", one of 16, 32", ""
 };
+inline Range UpTo(double high) {  // (0, high]
+  return {.low = 0, .high = high, .open_low = true};
+}
 inline Range AtLeast(double low) { return {.low = low}; }
 inline Range Between(double low, double high) { return {.low = low, .high = high}; }
 inline Range FromBelow(double low, double high) {  // [low, high)
@@ -50,6 +53,11 @@ struct Field {
   std::vector<Field> nested;         // of a map
   std::vector<std::string> choices;  // of an enum or a truth value
   std::function<void()> clear;       // of a field that may be none
+  // Of a field that some values of its siblings make dead (Added::OnlyWith): what it needs, and
+  // whether it has it. No function: always.
+  std::string needs;
+  std::function<bool()> alive;
+  bool Alive() const { return alive == nullptr || alive(); }
 };
 
 class FieldList {
@@ -57,30 +65,47 @@ class FieldList {
   template <class E>
   using Names = std::initializer_list<std::pair<const char*, E>>;
 
-  void Add(const char* key, int64_t& v, Range range, const char* doc);
-  void Add(const char* key, uint64_t& v, const char* doc);
-  void Add(const char* key, double& v, Range range, const char* doc);
-  // `none`, `null` or nothing after the colon: no value. Printed as `none`.
-  void Add(const char* key, std::optional<int64_t>& v, Range range, const char* doc);
-  void Add(const char* key, std::optional<double>& v, Range range, const char* doc);
-  void Add(const char* key, bool& v, const char* doc);
+  // What was added last, to say more of it.
+  class Added {
+   public:
+    explicit Added(Field* field) : field_(field) {}
+    // The key is read only where `alive()`, and is a mistake to write elsewhere: "beta_fast has no
+    // effect: it needs `type: yarn`". It is printed where it is alive. `needs` completes "it
+    // needs".
+    void OnlyWith(const char* needs, std::function<bool()> alive) {
+      field_->needs = needs;
+      field_->alive = std::move(alive);
+    }
+
+   private:
+    Field* field_;
+  };
+
+  Added Add(const char* key, int64_t& v, Range range, const char* doc);
+  Added Add(const char* key, uint64_t& v, const char* doc);
+  Added Add(const char* key, double& v, Range range, const char* doc);
+  // `none`, `null` or nothing after the colon: no value. Printed as `null`, which other readers of
+  // YAML know.
+  Added Add(const char* key, std::optional<int64_t>& v, Range range, const char* doc);
+  Added Add(const char* key, std::optional<double>& v, Range range, const char* doc);
+  Added Add(const char* key, bool& v, const char* doc);
   // Where it is not given it follows from other keys: `in_force` tells, and is what is printed.
-  void Add(const char* key, std::optional<bool>& v, std::function<bool()> in_force,
-           const char* doc);
-  void Add(const char* key, std::string& v, const char* doc);
-  void Add(const char* key, std::vector<double>& v, Range range, const char* doc);
-  void Add(const char* key, std::vector<int64_t>& v, Range range, const char* doc);
-  void Add(const char* key, std::vector<std::string>& v, const char* doc);
+  Added Add(const char* key, std::optional<bool>& v, std::function<bool()> in_force,
+            const char* doc);
+  Added Add(const char* key, std::string& v, const char* doc);
+  Added Add(const char* key, std::vector<double>& v, Range range, const char* doc);
+  Added Add(const char* key, std::vector<int64_t>& v, Range range, const char* doc);
+  Added Add(const char* key, std::vector<std::string>& v, const char* doc);
 
   template <class E>
-  void Add(const char* key, E& v, Names<E> names, const char* doc) {
+  Added Add(const char* key, E& v, Names<E> names, const char* doc) {
     std::vector<std::string> choices;
     std::vector<E> values;
     for (const auto& [name, value] : names) {
       choices.push_back(name);
       values.push_back(value);
     }
-    Choice(
+    return Choice(
         key, doc, choices, [&v, values](size_t i) { v = values[i]; },
         [&v, values] {
           size_t i = 0;
@@ -92,19 +117,19 @@ class FieldList {
   // A struct with its own Fields: a map.
   template <class S>
   requires requires(S& s, FieldList& f) { s.Fields(f); }
-  void Add(const char* key, S& v, const char* doc) {
+  Added Add(const char* key, S& v, const char* doc) {
     FieldList inner;
     v.Fields(inner);
-    Map(key, doc, std::move(inner.fields_));
+    return Map(key, doc, std::move(inner.fields_));
   }
   // A struct that may be absent: `none`, or a map that starts from the defaults.
   template <class S>
   requires requires(S& s, FieldList& f) { s.Fields(f); }
-  void Add(const char* key, std::optional<S>& v, const char* doc) {
+  Added Add(const char* key, std::optional<S>& v, const char* doc) {
     FieldList defaults;
     S fresh;  // gives the manual page its rows; OptionalMap keeps nothing that refers to it
     fresh.Fields(defaults);
-    OptionalMap(
+    return OptionalMap(
         key, doc, std::move(defaults.fields_), [&v] { v.reset(); },
         [&v](const std::function<void(FieldList&)>& use) {
           if (!v) v.emplace();
@@ -118,14 +143,14 @@ class FieldList {
   const std::vector<Field>& all() const { return fields_; }
 
  private:
-  void Push(Field field);  // a key may be added once
-  void Choice(const char* key, const char* doc, std::vector<std::string> choices,
-              std::function<void(size_t)> set, std::function<size_t()> get);
-  void Map(const char* key, const char* doc, std::vector<Field> fields);
-  void OptionalMap(const char* key, const char* doc, std::vector<Field> fields,
-                   std::function<void()> reset,
-                   std::function<void(const std::function<void(FieldList&)>&)> with,
-                   std::function<bool()> present);
+  Added Push(Field field);  // a key may be added once
+  Added Choice(const char* key, const char* doc, std::vector<std::string> choices,
+               std::function<void(size_t)> set, std::function<size_t()> get);
+  Added Map(const char* key, const char* doc, std::vector<Field> fields);
+  Added OptionalMap(const char* key, const char* doc, std::vector<Field> fields,
+                    std::function<void()> reset,
+                    std::function<void(const std::function<void(FieldList&)>&)> with,
+                    std::function<bool()> present);
 
   std::vector<Field> fields_;
 };
@@ -136,10 +161,17 @@ void ReadMap(const ConfigNode& map, const FieldList& fields, absl::string_view i
              ErrorList* errors);
 // Reads the value of one field.
 void ReadField(const ConfigNode& value, const Field& field, ErrorList* errors);
-// The error of a key that nobody knows.
+// Adds an error for a key of the map that is written though its siblings make it dead. Call it when
+// the map has been read.
+void AddDeadKeys(const ConfigNode& map, const std::vector<Field>& fields, ErrorList* errors);
+// The error of a key that nobody knows. `elsewhere` is where there is such a key, or empty.
 void AddUnknownKey(const ConfigNode::Entry& entry, absl::string_view in,
-                   const std::vector<std::string>& known, ErrorList* errors);
-// The fields' present values as a map.
+                   const std::vector<std::string>& known, const std::string& elsewhere,
+                   ErrorList* errors);
+// The path of a key of that name in the maps below, "data.text" for "text"; or of one very like it;
+// or empty.
+std::string PathBelow(const std::string& key, const std::vector<Field>& fields);
+// The fields' present values as a map, without those that are dead.
 ConfigNode PrintMap(const FieldList& fields);
 ConfigNode PrintMap(const std::vector<Field>& fields);
 
@@ -148,6 +180,7 @@ struct ManualRow {
   std::string key;  // with the maps it stands in: "rope.scaling.factor"
   std::string type, default_text, doc;
   std::vector<std::string> choices;
+  std::string needs;  // of a key that is read only with others: "`type: yarn`"
 };
 // One row a key, those of nested maps after their map. The defaults are the present values.
 std::vector<ManualRow> ManualRows(const FieldList& fields);

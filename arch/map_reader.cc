@@ -34,8 +34,10 @@ const ConfigNode* MapReader::Require(absl::string_view key, absl::string_view wh
 }
 
 void MapReader::TakeFields(const FieldList& fields) {
+  const size_t before = errors_->size();
   for (const Field& field : fields.all())
     if (const ConfigNode* value = Take(field.key)) ReadField(*value, field, errors_);
+  if (errors_->size() == before) AddDeadKeys(map_, fields.all(), errors_);
 }
 
 std::vector<const ConfigNode::Entry*> MapReader::Rest() const {
@@ -45,8 +47,9 @@ std::vector<const ConfigNode::Entry*> MapReader::Rest() const {
   return rest;
 }
 
-void MapReader::Finish() {
-  for (const ConfigNode::Entry* e : Rest()) AddUnknownKey(*e, in_, known_, errors_);
+void MapReader::Finish(const std::vector<Field>& below) {
+  for (const ConfigNode::Entry* e : Rest())
+    AddUnknownKey(*e, in_, known_, PathBelow(e->key, below), errors_);
 }
 
 }  // namespace tessera

@@ -25,13 +25,14 @@ class MapReader {
   const ConfigNode* Take(absl::string_view key);  // null if absent
   // The same, where its absence is an error: "f.yaml:1:1: model: expected the key 'd_model', ..."
   const ConfigNode* Require(absl::string_view key, absl::string_view what);
-  // Reads the keys that the fields know.
+  // Reads the keys that the fields know, all that depend on one another in one call.
   void TakeFields(const FieldList& fields);
   // The keys not taken yet: a layer's block is the one key left.
   std::vector<const ConfigNode::Entry*> Rest() const;
   // A key that is read elsewhere.
   void Allow(absl::string_view key) { known_.emplace_back(key); }
-  void Finish();
+  // `below`: maps in this one, for a key that belongs into one of them.
+  void Finish(const std::vector<Field>& below = {});
 
  private:
   bool Known(absl::string_view key) const;

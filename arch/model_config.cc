@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "arch/map_reader.h"
 #include "arch/registry.h"
+#include "core/sizes.h"
 
 namespace tessera {
 namespace {
@@ -21,8 +22,10 @@ BranchConfig ReadBlock(const std::string& name, const Location& where, const Con
   BranchConfig branch{.type = FindBlock(name)};
   if (branch.type == nullptr) {
     if (keys != nullptr) keys->MarkRead();
-    errors->Add(absl::InvalidArgumentError(
-        absl::StrCat(where.ToString(), ": ", UnknownName("block", name, "a layer", BlockNames()))));
+    errors->Add(absl::InvalidArgumentError(absl::StrCat(
+        where.ToString(), ": ", UnknownName("block", name, "a layer", BlockNames()),
+        name.find(':') == std::string::npos ? ""
+                                            : "; a block with keys is written {" + name + "}")));
     return branch;
   }
   branch.config = branch.type->make_config();
@@ -159,7 +162,7 @@ class LayerReader {
   void ReadRepeat(const ConfigNode& times, MapReader& reader) {
     int64_t n = 1;
     FieldList fields;
-    fields.Add("repeat", n, Range{.low = 1, .high = 1000}, "times");
+    fields.Add("repeat", n, Between(1, 1000), "times");
     ReadField(times, fields.all()[0], errors_);
     const ConfigNode* inner = reader.Require("layers", "the layers to repeat");
     reader.Finish();
@@ -237,7 +240,7 @@ void LayerConfig::Fields(FieldList& f) {
 }
 
 void ModelConfig::Fields(FieldList& f) {
-  f.Add("d_model", d_model, Range{.low = 1, .high = 65536}, "width of the residual stream");
+  f.Add("d_model", d_model, Between(1, kMaxModelWidth), "width of the residual stream");
   f.Add("vocab", vocab, "bytes, or the path of a tokenizer.json");
   f.Add("tie_embeddings", tie_embeddings, "the head is the embedding");
   f.Add("norm", norm, {{"rms", NormKind::kRms}, {"layer", NormKind::kLayer}}, "kind of all norms");

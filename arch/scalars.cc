@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -88,9 +89,27 @@ std::string TruthHint(const ConfigNode& n) {
 }  // namespace
 
 std::string NumberText(double v) {
-  char text[32];
-  const auto end = std::to_chars(text, text + sizeof(text), v).ptr;
-  return std::string(text, end);
+  char buffer[32];
+  const bool whole = v == std::floor(v) && std::fabs(v) < 1e15;
+  const auto end = whole
+                       ? std::to_chars(buffer, buffer + sizeof buffer, v, std::chars_format::fixed)
+                       : std::to_chars(buffer, buffer + sizeof buffer, v);
+  std::string text(buffer, end.ptr);
+  const size_t exponent = text.find('e');
+  if (exponent != std::string::npos && text.find('.') == std::string::npos)
+    text.insert(exponent, ".0");
+  return text;
+}
+
+bool IsTextToAll(absl::string_view text) {
+  if (text.empty()) return false;
+  for (const char* word :
+       {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "~", "="})
+    if (absl::EqualsIgnoreCase(text, word)) return false;
+  // A number, a date or a time in one of YAML's spellings; a path is none.
+  const bool begins_number = absl::ascii_isdigit(static_cast<unsigned char>(text[0])) ||
+                             text[0] == '+' || text[0] == '-' || text[0] == '.';
+  return !begins_number || absl::StrContains(text, '/');
 }
 
 bool Range::Holds(double v) const {
@@ -182,7 +201,7 @@ bool ReadText(const ConfigNode& n, absl::string_view key, std::string* v, ErrorL
     errors->Add(Expected(n, key, "text"));
     return false;
   }
-  *v = n.text;
+  *v = n.with_blanks.empty() ? n.text : n.with_blanks;
   return true;
 }
 

@@ -12,8 +12,13 @@
 
 namespace tessera {
 
-// Shortest decimal text that reads back as the same double.
+// Shortest decimal text that reads back as the same double, here and in readers of YAML 1.1, which
+// want a point before an exponent: 1.0e-05, 250, 0.1.
 std::string NumberText(double v);
+
+// Whether every reader of YAML, of 1.1 as well, takes the bare text for text: not on, 2024-01-01,
+// 0o17, 1e3, null.
+bool IsTextToAll(absl::string_view text);
 
 // "file:3:8: heads: expected an integer >= 1, got '1e3'; write 1000"
 absl::Status Expected(const ConfigNode& n, absl::string_view key, absl::string_view type,

@@ -154,8 +154,22 @@ size_t CharacterBytes(const std::string& text, size_t i) {
   return overlong || surrogate || (first == 0xF4 && byte(i + 1) >= 0x90) ? 0 : bytes;
 }
 
+// What yaml-cpp's words most often mean.
+absl::string_view Advice(absl::string_view message) {
+  if (message == "illegal map value")
+    return " (a ':' that starts no value: check the indentation, or quote the text)";
+  if (message == "end of map flow not found") return " (a '{' without its '}', or a missing comma)";
+  if (message == "end of sequence flow not found")
+    return " (a '[' without its ']', or a missing comma)";
+  if (message == "end of map not found" || message == "end of sequence not found")
+    return " (check the indentation of this line)";
+  return "";
+}
+
+}  // namespace
+
 // yaml-cpp replaces bytes that it cannot read; here they are a mistake with a place.
-absl::Status CheckText(const std::string& text, const std::string& file) {
+absl::Status CheckConfigText(const std::string& text, const std::string& file) {
   if (text.size() > kMaxConfigBytes)
     return absl::InvalidArgumentError(
         absl::StrCat(file, ":1:1: more than ", kMaxConfigBytes, " bytes; this is no config"));
@@ -173,22 +187,8 @@ absl::Status CheckText(const std::string& text, const std::string& file) {
   return absl::OkStatus();
 }
 
-// What yaml-cpp's words most often mean.
-absl::string_view Advice(absl::string_view message) {
-  if (message == "illegal map value")
-    return " (a ':' that starts no value: check the indentation, or quote the text)";
-  if (message == "end of map flow not found") return " (a '{' without its '}', or a missing comma)";
-  if (message == "end of sequence flow not found")
-    return " (a '[' without its ']', or a missing comma)";
-  if (message == "end of map not found" || message == "end of sequence not found")
-    return " (check the indentation of this line)";
-  return "";
-}
-
-}  // namespace
-
 absl::StatusOr<ConfigNode> ParseYaml(const std::string& text, const std::string& file) {
-  TESSERA_RETURN_IF_ERROR(CheckText(text, file));
+  TESSERA_RETURN_IF_ERROR(CheckConfigText(text, file));
   TreeBuilder builder(file);
   try {
     std::istringstream stream(text);
@@ -211,10 +211,20 @@ absl::StatusOr<ConfigNode> ReadYamlFile(const std::string& path) {
   if (std::filesystem::is_directory(path, ignored))
     return absl::InvalidArgumentError(absl::StrCat(
         path, ": a directory; expected a config file such as configs/quickstart.yaml"));
+  if (path.find('\n') != std::string::npos)
+    return absl::InvalidArgumentError(absl::StrCat(
+        "expected the name of a config file, got text of several lines that begins '",
+        path.substr(0, std::min<size_t>(path.find('\n'), 60)), "'; write it to a file first"));
   std::ifstream file(path, std::ios::binary);
-  if (!file)
-    return absl::NotFoundError(absl::StrCat(path, ": cannot be opened (", strerror(errno),
-                                            "); `tessera configs` lists those that come along"));
+  if (!file) {
+    const int error = errno;
+    return absl::NotFoundError(
+        absl::StrCat(path.size() > 200 ? path.substr(0, 200) + "..." : path, ": cannot be opened (",
+                     strerror(error), ")",
+                     error == ENOENT         ? "; `tessera configs` lists those that come along"
+                     : error == ENAMETOOLONG ? "; a config is given by the name of its file"
+                                             : ""));
+  }
   std::string text(kMaxConfigBytes + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (file.bad()) return absl::InternalError(absl::StrCat(path, ": ", strerror(errno)));

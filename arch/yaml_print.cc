@@ -24,7 +24,7 @@ bool IsPlainText(const std::string& s) {
 }
 
 std::string Quoted(const ConfigNode& n) {
-  if (n.kind == ConfigNode::Kind::kNull) return "~";
+  if (n.kind == ConfigNode::Kind::kNull) return "null";
   if (!n.quoted && IsPlainText(n.text)) return n.text;
   std::string out = "\"";
   for (const char c : n.text) {

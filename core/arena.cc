@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "core/check.h"
 #include "core/limits.h"
+#include "core/sizes.h"
 
 namespace tessera {
 namespace {
@@ -57,6 +58,10 @@ int64_t Arena::Allocate(int64_t bytes) {
     if (left > 0) holes_[offset + want] = left;
   } else {
     offset = end_;
+    if (want > kMaxArenaBytes - end_)
+      throw SizeError(
+          "the tensors of this model and pass are together larger than any memory; use fewer "
+          "layers, or a smaller batch, sequence or width");
     end_ += want;
     TESSERA_CHECK(backing_ == Backing::kMeta || end_ <= memory_.bytes,
                   "arena of %ld bytes cannot hold %ld more", memory_.bytes, bytes);

@@ -2,18 +2,19 @@
 
 #include <cstdarg>
 #include <cstdio>
-#include <cstdlib>
+
+#include "core/check_error.h"
 
 namespace tessera {
 
 void CheckFailed(const char* file, int line, const char* condition, const char* format, ...) {
-  std::fprintf(stderr, "%s:%d: internal error, '%s' does not hold: ", file, line, condition);
+  char values[1024];
   va_list args;
   va_start(args, format);
-  std::vfprintf(stderr, format, args);
+  std::vsnprintf(values, sizeof values, format, args);
   va_end(args);
-  std::fputc('\n', stderr);
-  std::abort();
+  throw CheckError(std::string(file) + ":" + std::to_string(line) + ": internal error, '" +
+                   condition + "' does not hold: " + values);
 }
 
 }  // namespace tessera

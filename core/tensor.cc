@@ -2,7 +2,24 @@
 
 #include <algorithm>
 
+#include "core/sizes.h"
+
 namespace tessera {
+namespace {
+
+int64_t BytesOf(const Shape& shape, DType dtype) {
+  int64_t bytes = SizeOf(dtype);
+  for (int i = 0; i < shape.rank(); ++i) {
+    TESSERA_CHECK(shape[i] >= 0, "a tensor of %s", shape.ToString().c_str());
+    bytes = CheckedProduct({bytes, shape[i]}, kMaxTensorBytes);
+    if (bytes > kMaxTensorBytes)
+      throw SizeError("a tensor of " + shape.ToString() +
+                      " is larger than any memory; use a smaller batch, sequence or width");
+  }
+  return bytes;
+}
+
+}  // namespace
 
 Shape::Shape(std::initializer_list<int64_t> sizes) : rank_(static_cast<int>(sizes.size())) {
   TESSERA_CHECK(sizes.size() <= sizes_.size(), "rank %d is above 6", rank_);
@@ -26,7 +43,7 @@ std::string Shape::ToString() const {
 }
 
 Tensor::Tensor(Arena* arena, const Shape& shape, DType dtype)
-    : storage_(std::make_shared<Storage>(arena, shape.elements() * SizeOf(dtype))),
+    : storage_(std::make_shared<Storage>(arena, BytesOf(shape, dtype))),
       shape_(shape),
       stride_(shape.rank() == 0 ? 1 : shape[-1]),
       dtype_(dtype),

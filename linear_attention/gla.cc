@@ -3,6 +3,8 @@
 
 #include "absl/strings/str_format.h"
 #include "arch/block.h"
+#include "core/sizes.h"
+#include "core/status.h"
 
 // Gated linear attention (Yang et al. 2024, arXiv:2312.06635, section 4.4):
 //   g = log sigmoid(W_2 W_1 x + b) / gate_divisor,   o = GLA(W_q x, W_k x, W_v x, g), scale K^-1/2,
@@ -21,10 +23,11 @@ struct GlaConfig {
   double norm_eps = 1e-5;
 
   void Fields(FieldList& f) {
-    f.Add("heads", heads, AtLeast(1), "heads; divides the key and the value width");
-    f.Add("expand_k", expand_k, Positive(), "key width / d_model");
-    f.Add("expand_v", expand_v, Positive(), "value width / d_model");
-    f.Add("gate_rank", gate_rank, AtLeast(1), "width between the gate's two projections");
+    f.Add("heads", heads, Between(1, kMaxCount), "heads; divides the key and the value width");
+    f.Add("expand_k", expand_k, UpTo(kMaxExpansion), "key width / d_model");
+    f.Add("expand_v", expand_v, UpTo(kMaxExpansion), "value width / d_model");
+    f.Add("gate_rank", gate_rank, Between(1, kMaxCount),
+          "width between the gate's two projections");
     f.Add("gate_divisor", gate_divisor, Positive(), "divides the log gates: larger forgets slower");
     f.Add("conv", conv, Between(2, 8), "taps of a convolution over time on q, k and v");
     f.Add("norm_eps", norm_eps, Positive(), "added to the mean square in the norm");
@@ -38,8 +41,14 @@ struct GlaConfig {
           absl::StrFormat("heads = %d does not divide the width %g (%s = %g times d_model = %d)",
                           heads, width, key, expand, in.D));
     };
-    if (const absl::Status keys = divides("expand_k", expand_k); !keys.ok()) return keys;
-    if (const absl::Status values = divides("expand_v", expand_v); !values.ok()) return values;
+    TESSERA_RETURN_IF_ERROR(divides("expand_k", expand_k));
+    TESSERA_RETURN_IF_ERROR(divides("expand_v", expand_v));
+    const double D = static_cast<double>(in.D);
+    const double elements = expand_k * D * expand_v * D / static_cast<double>(heads);
+    if (elements > static_cast<double>(kMaxStateElements))
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "a state of %g elements; at most %d: raise heads, or lower expand_k or expand_v",
+          elements, kMaxStateElements));
     if (expand_v * static_cast<double>(in.D) == static_cast<double>(heads))
       return absl::InvalidArgumentError(absl::StrFormat(
           "heads = %d leaves a head one value channel, of which the norm keeps the sign alone, "

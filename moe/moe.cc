@@ -4,6 +4,7 @@
 #include "absl/strings/str_format.h"
 #include "arch/block.h"
 #include "arch/registry.h"
+#include "core/sizes.h"
 
 // Mixture of experts (Shazeer et al. 2017, arXiv:1701.06538; Fedus et al. 2021, arXiv:2101.03961):
 //   y = sum over the k experts e that a router chooses for the token of w_e FFN_e(x),
@@ -21,6 +22,8 @@
 namespace tessera {
 namespace {
 
+constexpr int64_t kMaxExpertsWidth = int64_t{1} << 32;
+
 enum class Expert : uint8_t { kSwiGlu, kGeGlu, kGelu, kRelu2 };
 
 struct MoeConfig {
@@ -37,7 +40,7 @@ struct MoeConfig {
   double balance_loss = 0.01, z_loss = 1e-3;
 
   void Fields(FieldList& f) {
-    f.Add("experts", experts, AtLeast(1),
+    f.Add("experts", experts, Between(1, kMaxCount),
           "experts that the router chooses from; of 1 there is nothing to choose or learn");
     f.Add("top_k", top_k, Between(1, kMaxChoices), "experts of each token");
     f.Add("expert", expert,
@@ -46,19 +49,25 @@ struct MoeConfig {
            {"gelu", Expert::kGelu},
            {"relu2", Expert::kRelu2}},
           "hidden function of routed and shared experts");
-    f.Add("d_ff", d_ff, AtLeast(1),
+    f.Add("d_ff", d_ff, Between(1, kMaxWidth),
           "hidden width of an expert; none: 8/3 d_model / top_k, up to a multiple of 16");
-    f.Add("shared", shared, AtLeast(0), "experts that every token uses besides");
-    f.Add("shared_d_ff", shared_d_ff, AtLeast(1), "hidden width of a shared expert; none: d_ff");
-    f.Add("shared_gate", shared_gate, "multiply the shared experts by sigmoid(w x)");
+    f.Add("shared", shared, Between(0, kMaxCount), "experts that every token uses besides");
+    const auto has_shared = [this] { return shared > 0; };
+    f.Add("shared_d_ff", shared_d_ff, Between(1, kMaxWidth),
+          "hidden width of a shared expert; none: d_ff")
+        .OnlyWith("shared experts, `shared: 1` or more", has_shared);
+    f.Add("shared_gate", shared_gate, "multiply the shared experts by sigmoid(w x)")
+        .OnlyWith("shared experts, `shared: 1` or more", has_shared);
     f.Add(
         "scores", scores,
         {{"softmax_then_topk", RouterSoftmax::kAll}, {"topk_then_softmax", RouterSoftmax::kChosen}},
         "weights: softmax over all experts, or over the chosen ones");
     f.Add(
-        "renormalise", renormalise, [this] { return Renormalises(); },
-        "divide the weights by their sum, as topk_then_softmax does; not given: true, but false "
-        "where top_k is 1, since a weight that is always 1 teaches the router nothing");
+         "renormalise", renormalise, [this] { return Renormalises(); },
+         "divide the weights by their sum, as topk_then_softmax does; not given: true, but false "
+         "where top_k is 1, since a weight that is always 1 teaches the router nothing")
+        .OnlyWith("`scores: softmax_then_topk`, since the other weights have the sum 1 already",
+                  [this] { return scores == RouterSoftmax::kAll; });
     f.Add("routed_scale", routed_scale, Positive(), "factor of the routed experts' sum");
     f.Add(
         "capacity_factor", capacity_factor, Positive(),
@@ -68,7 +77,7 @@ struct MoeConfig {
     f.Add("z_loss", z_loss, AtLeast(0), "coefficient of the router's z-loss");
   }
 
-  absl::Status Check(const BlockShape&) const {
+  absl::Status Check(const BlockShape& in) const {
     if (top_k > experts)
       return absl::InvalidArgumentError(absl::StrFormat(
           "top_k = %d exceeds experts = %d: a token uses an expert once; lower top_k "
@@ -80,10 +89,12 @@ struct MoeConfig {
           "gradient from the task; use renormalise: false with scores: softmax_then_topk, or a "
           "larger top_k",
           Renormalises() ? "renormalise: true" : "scores: topk_then_softmax"));
-    if (shared == 0 && (shared_gate || shared_d_ff))
-      return absl::InvalidArgumentError(
-          absl::StrFormat("%s is given but shared = 0: set shared to the number of shared experts",
-                          shared_gate ? "shared_gate" : "shared_d_ff"));
+    const int64_t hidden = CheckedProduct({experts, Width(in.D)}),
+                  all_shared = CheckedProduct({shared, shared_d_ff.value_or(Width(in.D))});
+    if (std::max(hidden, all_shared) > kMaxExpertsWidth)
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "the experts together, %d x %d and %d shared, are wider than %d; lower experts or d_ff",
+          experts, Width(in.D), shared, kMaxExpertsWidth));
     return absl::OkStatus();
   }
 

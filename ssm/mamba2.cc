@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_format.h"
 #include "arch/block.h"
+#include "core/sizes.h"
 
 // Mamba-2 (Dao & Gu 2024, arXiv:2405.21060, section 7):
 //   [z | x | B | C | dt] = W_in u,   [x | B | C] = silu(conv([x | B | C])),
@@ -21,10 +22,12 @@ struct Mamba2Config {
   double norm_eps = 1e-5;
 
   void Fields(FieldList& f) {
-    f.Add("d_state", d_state, AtLeast(1), "rows of a head's state");
-    f.Add("head_dim", head_dim, AtLeast(1), "channels of a head; divides the inner width");
-    f.Add("expand", expand, Positive(), "inner width / d_model");
-    f.Add("groups", groups, AtLeast(1), "groups of heads that share B and C; divides the heads");
+    f.Add("d_state", d_state, Between(1, kMaxCount), "rows of a head's state");
+    f.Add("head_dim", head_dim, Between(1, kMaxCount),
+          "channels of a head; divides the inner width");
+    f.Add("expand", expand, UpTo(kMaxExpansion), "inner width / d_model");
+    f.Add("groups", groups, Between(1, kMaxCount),
+          "groups of heads that share B and C; divides the heads");
     f.Add("conv", conv, Between(2, 8), "taps of the convolution over time");
     f.Add("conv_bias", conv_bias, "whether the convolution has a bias");
     f.Add("bias", bias, "whether the projections have biases");
@@ -53,6 +56,11 @@ struct Mamba2Config {
           "groups = %d leaves a group one channel, of which the norm keeps the sign alone, which "
           "cannot be learnt; use fewer groups or a larger expand",
           groups));
+    if (inner * d_state > kMaxStateElements)
+      return absl::InvalidArgumentError(
+          absl::StrFormat("a state of %d channels x d_state = %d has more than %d elements; lower "
+                          "d_state or expand",
+                          inner, d_state, kMaxStateElements));
     if (dt_min > dt_max)
       return absl::InvalidArgumentError(
           absl::StrFormat("dt_min = %g is above dt_max = %g", dt_min, dt_max));

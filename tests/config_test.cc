@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "arch/scalars.h"
 #include "core/rng.h"
 
 namespace tessera {
@@ -75,6 +76,19 @@ TEST(Config, FilesThatCannotBeReadSaySo) {
             missing +
                 ": cannot be opened (No such file or directory); `tessera configs` lists "
                 "those that come along");
+  const std::string loop = dir + "/tessera_config_loop";
+  std::filesystem::create_symlink(loop, loop);
+  EXPECT_EQ(ReadYamlFile(loop).status().message(),
+            loop + ": cannot be opened (Too many levels of symbolic links)");
+  std::filesystem::remove(loop);
+  EXPECT_EQ(ReadYamlFile(std::string(300, 'x')).status().message(),
+            std::string(200, 'x') +
+                "...: cannot be opened (File name too long); a config is given by the name of its "
+                "file");
+  EXPECT_EQ(
+      ReadYamlFile("model: {}\ntrain: {}").status().message(),
+      "expected the name of a config file, got text of several lines that begins 'model: {}'; "
+      "write it to a file first");
   EXPECT_EQ(ReadYamlFile(dir).status().message(),
             dir + ": a directory; expected a config file such as configs/quickstart.yaml");
   const std::string path = dir + "/tessera_config_test.yaml";
@@ -96,7 +110,7 @@ TEST(Config, PlacesAreThoseOfTheText) {
 
 TEST(Config, PrintsWhatParsesBackEqual) {
   EXPECT_EQ(PrintYaml(Parsed("{model: {d: 1, layers: [a, {b: {c: 1}}, {d: []}]}, t: {x: ~}}")),
-            "model:\n  d: 1\n  layers:\n    - a\n    - b: {c: 1}\n    - d: []\nt: {x: ~}\n");
+            "model:\n  d: 1\n  layers:\n    - a\n    - b: {c: 1}\n    - d: []\nt: {x: null}\n");
   for (const char* text : {"",
                            "~",
                            "null",
@@ -196,7 +210,84 @@ TEST(Config, OverridesReplaceAndAdd) {
   EXPECT_TRUE(Override(&root, "model.layers[0]={mamba2: {d_state: 16}}").ok());
   EXPECT_TRUE(Override(&root, "model.layers[0].mamba2.window=null").ok());
   EXPECT_EQ(PrintYamlFlow(root.Find("model")->Find("layers")->items[0]),
-            "{mamba2: {d_state: 16, window: ~}}");
+            "{mamba2: {d_state: 16, window: null}}");
+}
+
+// What YAML gives a meaning to is a character of a path like any other.
+TEST(Config, OverridesTakeTextAsItStands) {
+  const auto taken = [](const std::string& value) {
+    ConfigNode root = Parsed("train: {data: {text: a}}");
+    const absl::Status status = Override(&root, "train.data.text=" + value);
+    if (!status.ok()) return "error: " + std::string(status.message());
+    std::string text;
+    ErrorList errors;
+    ReadText(*root.Find("train")->Find("data")->Find("text"), "text", &text, &errors);
+    return errors.empty() ? text : std::string(errors.ToStatus().message());
+  };
+  for (const char* text : {"corpus #2.txt",
+                           "#2.txt",
+                           "a: b",
+                           "a:",
+                           ": a",
+                           "*.txt",
+                           "*a",
+                           "%a",
+                           "@a",
+                           "&a b",
+                           "!a",
+                           "!!str a",
+                           "|",
+                           "| a",
+                           ">",
+                           "> a",
+                           "- a",
+                           "-",
+                           "? a",
+                           "a, b",
+                           "a]",
+                           "a}",
+                           "a\"b",
+                           "it's",
+                           "`a`",
+                           "a\\b",
+                           "--- a",
+                           "...",
+                           " a",
+                           "a ",
+                           " ",
+                           "\n\n",
+                           "\ta",
+                           "a\nb",
+                           "none",
+                           "true",
+                           "no",
+                           "1e-3",
+                           "0x8",
+                           "2024-01-01",
+                           "~/a.txt",
+                           "<<",
+                           "=",
+                           "a=b",
+                           "\xc3\xa9"})
+    EXPECT_EQ(taken(text), text);
+  // Quotes and brackets are YAML, whole or not at all.
+  EXPECT_EQ(taken("\"a #b\""), "a #b");
+  EXPECT_EQ(taken("'a: b'"), "a: b");
+  for (const char* text : {"\"a\" #b", "'a' # b", "[a] # b", "{a: b} #", "[a, #b\n]"})
+    EXPECT_NE(taken(text).find("'#' begins a comment here"), std::string::npos) << taken(text);
+  for (const char* text :
+       {"[draft] a.txt", "\"a\" b", "{a} b", "\"a", "[a", "[&x a]", "[*x]", "[!!int 3]"})
+    EXPECT_EQ(taken(text).find("error: command line: "), 0u) << text << ": " << taken(text);
+  EXPECT_EQ(taken("\xff"),
+            "error: command line: train.data.text=\xff: value:1:1: byte 0xff: expected UTF-8 text");
+}
+
+TEST(Config, OverridesTakeKeysAway) {
+  ConfigNode root = Parsed("model: {layers: [a, b, {c: {x: 1, y: 2}}]}\ntrain: {data: {text: a}}");
+  for (const char* o :
+       {"~model.layers[2].c.x", "~model.layers[0]", "~train.data.text", "train.data.jsonl=b"})
+    EXPECT_TRUE(Override(&root, o).ok()) << o;
+  EXPECT_EQ(PrintYamlFlow(root), "{model: {layers: [b, {c: {y: 2}}]}, train: {data: {jsonl: b}}}");
 }
 
 TEST(Config, BadOverridesSayWhatIsThereAndChangeNothing) {
@@ -229,8 +320,14 @@ TEST(Config, BadOverridesSayWhatIsThereAndChangeNothing) {
       "'gla'");
   EXPECT_EQ(bad("train.lr.x=1"),
             "command line: train.lr.x=1: there is no key 'x': train.lr is '1'");
-  EXPECT_EQ(bad("train.lr="), "command line: train.lr=: no value after '='");
-  EXPECT_EQ(bad("train.lr=#1"), "command line: train.lr=#1: no value after '='");
+  EXPECT_EQ(bad("train.lr="),
+            "command line: train.lr=: no value after '='; '~train.lr' takes the key away");
+  EXPECT_EQ(
+      bad("~train.rl"),
+      "command line: ~train.rl: there is no key 'rl' to take away: train is a map (keys: lr)");
+  EXPECT_EQ(bad("~model.layers[2]"),
+            "command line: ~model.layers[2]: there is no [2]: model.layers is a list, [0] to [1]");
+  EXPECT_EQ(bad("~"), "command line: ~: expected key=value, such as train.lr=1e-3");
   const std::string path = "; write a path such as model.layers[1].moe.top_k";
   EXPECT_EQ(bad("a..b=1"), "command line: a..b=1: an empty key" + path);
   EXPECT_EQ(bad("a.=1"), "command line: a.=1: an empty key" + path);
@@ -240,7 +337,8 @@ TEST(Config, BadOverridesSayWhatIsThereAndChangeNothing) {
   EXPECT_EQ(
       bad("train.x=[1"),
       "command line: train.x=[1: value:1:1: end of sequence flow not found (a '[' without its "
-      "']', or a missing comma)");
+      "']', or a missing comma); a text that begins with [ is written in quotes: "
+      "'train.x=\"...\"'");
   EXPECT_EQ(bad("train.x={a: 1, a: 2}"),
             "command line: train.x={a: 1, a: 2}: value:1:8: key 'a' is given twice; first at "
             "value:1:2");

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
 #include "arch/map_reader.h"
 
 namespace tessera {
@@ -147,6 +151,98 @@ TEST(Fields, NumbersPrintAllTheirDigits) {
     ASSERT_TRUE(ReadFields(PrintFields(s), again).ok()) << PrintFields(s);
     EXPECT_EQ(again.lr, lr);
   }
+}
+
+// PyYAML and other readers of YAML 1.1 see in a printed config what is meant.
+TEST(Fields, OtherReadersOfYamlSeeTheSame) {
+  Sample s;
+  s.list = {1e-5, 1e-8, 3e-3, 1e22, -2.5e-7, 1e5, 0.1, 1.0 / 3, 1e15};
+  s.files = {"on",    "OFF",        "yes",        "No",   "n",        "Null",  "none", "~",
+             "true",  "2024-01-01", "010",        "0x1f", "0b11",     "1_000", "1e3",  "1.5",
+             ".5",    ".inf",       "-.nan",      "+1",   "12:30:45", "=",     "<<",   "",
+             "plain", "a/b.txt",    "2024/a.txt", "it's", "a: b",     "#a",    "[a",   "1 2"};
+  s.data = "no";
+  const std::string printed = PrintFields(s);
+  EXPECT_NE(printed.find("[1.0e-05, 1.0e-08, 0.003, 1.0e+22, -2.5e-07, 100000, 0.1, "),
+            std::string::npos)
+      << printed;
+  EXPECT_NE(printed.find("window: null\n"), std::string::npos) << printed;
+  EXPECT_NE(printed.find("plain"), std::string::npos);
+  EXPECT_EQ(printed.find("\"plain\""), std::string::npos) << printed;
+  Sample again;
+  ASSERT_TRUE(ReadFields(printed, again).ok()) << printed;
+  EXPECT_EQ(again.list, s.list);
+  EXPECT_EQ(again.files, s.files);
+  EXPECT_EQ(again.data, "no");
+  if (std::system("python3 -c 'import yaml' 2>/dev/null") != 0)
+    GTEST_SKIP() << "no PyYAML to read it with";
+  const std::string path = ::testing::TempDir() + "/tessera_other_reader.yaml";
+  std::ofstream(path) << printed;
+  const std::string types =
+      "python3 -c 'import yaml, sys; c = yaml.safe_load(open(sys.argv[1])); "
+      "assert all(type(x) in (float, int) for x in c[\"list\"]), c[\"list\"]; "
+      "assert all(type(x) is str for x in c[\"files\"] + [c[\"data\"]]), c; "
+      "assert c[\"window\"] is None' " +
+      path;
+  EXPECT_EQ(std::system(types.c_str()), 0) << printed;
+  std::filesystem::remove(path);
+}
+
+enum class Kind : uint8_t { kNone, kLinear, kBent };
+struct Variant {
+  Kind kind = Kind::kNone;
+  double slope = 1, bend = 2;
+  void Fields(FieldList& f) {
+    f.Add("kind", kind, {{"none", Kind::kNone}, {"linear", Kind::kLinear}, {"bent", Kind::kBent}},
+          "kind");
+    f.Add("slope", slope, AnyNumber(), "slope").OnlyWith("a `kind` other than none", [this] {
+      return kind != Kind::kNone;
+    });
+    f.Add("bend", bend, AnyNumber(), "bend").OnlyWith("`kind: bent`", [this] {
+      return kind == Kind::kBent;
+    });
+  }
+};
+struct Holder {
+  std::optional<Variant> v = Variant{};
+  void Fields(FieldList& f) { f.Add("v", v, "variant"); }
+};
+
+TEST(Fields, AKeyThatItsSiblingsMakeDeadIsAMistake) {
+  const auto mistake = [](const std::string& yaml) {
+    Holder h;
+    return std::string(ReadFields(yaml, h).message());
+  };
+  EXPECT_EQ(mistake("v: {kind: bent, slope: 2, bend: 3}"), "");
+  EXPECT_EQ(mistake("v: {bend: 3, kind: bent}"), "") << "the order is of no matter";
+  EXPECT_EQ(mistake("v: {slope: 2}"),
+            "text:1:5: slope has no effect here: it needs a `kind` other than none; take it away");
+  EXPECT_EQ(mistake("v: {kind: linear, bend: 2}"),
+            "text:1:19: bend has no effect here: it needs `kind: bent`; take it away")
+      << "written, be it the default";
+  EXPECT_EQ(mistake("v: {kind: bnet, bend: 2}"),
+            "text:1:11: kind: expected one of none, linear, bent, got 'bnet'; did you mean 'bent'?")
+      << "one mistake is told once";
+  // What is printed has the living keys alone and reads back.
+  Holder h;
+  ASSERT_TRUE(ReadFields("v: {kind: linear, slope: 5}", h).ok());
+  EXPECT_EQ(PrintFields(h), "v: {kind: linear, slope: 5}\n");
+  EXPECT_EQ(mistake(PrintFields(h)), "");
+  // The manual has them all.
+  Holder fresh;
+  FieldList fields;
+  fresh.Fields(fields);
+  const std::vector<ManualRow> rows = ManualRows(fields);
+  ASSERT_EQ(rows.size(), 4u);
+  EXPECT_EQ(rows[3].key, "v.bend");
+  EXPECT_EQ(rows[3].default_text, "2");
+  EXPECT_EQ(rows[3].needs, "`kind: bent`");
+}
+
+TEST(Fields, AKeyOfAMapBelowIsFound) {
+  EXPECT_EQ(Mistake("factor: 2").substr(0, 64),
+            std::string("text:1:1: unknown key 'factor' in text; did you mean 'rope.factor'?")
+                .substr(0, 64));
 }
 
 TEST(Fields, RangesHoldTheirEnds) {

@@ -17,10 +17,14 @@ TEST(MoeConfig, NamesItsMistakes) {
   EXPECT_EQ(
       CheckMoe("{experts: 4, top_k: 5}").message(),
       "top_k = 5 exceeds experts = 4: a token uses an expert once; lower top_k or add experts");
-  EXPECT_EQ(CheckMoe("{shared_gate: true}").message(),
-            "shared_gate is given but shared = 0: set shared to the number of shared experts");
-  EXPECT_EQ(CheckMoe("{shared_d_ff: 32}").message(),
-            "shared_d_ff is given but shared = 0: set shared to the number of shared experts");
+  EXPECT_EQ(
+      CheckMoe("{shared_gate: true}").message(),
+      "text:1:2: shared_gate has no effect here: it needs shared experts, `shared: 1` or more; "
+      "take it away");
+  EXPECT_EQ(
+      CheckMoe("{shared_d_ff: 32}").message(),
+      "text:1:2: shared_d_ff has no effect here: it needs shared experts, `shared: 1` or more; "
+      "take it away");
   const std::string one =
       " gives every chosen expert the weight 1, so the router would get no gradient from the task; "
       "use renormalise: false with scores: softmax_then_topk, or a larger top_k";

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -34,7 +35,8 @@ class Program : public ::testing::Test {
           "model: {d_model: 32, layers: [{gla: {heads: 2}}, {moe: {experts: 2, top_k: 1, d_ff: "
           "16}}]}\ntrain: {data: {text: " +
               folder_ +
-              "/text.txt}, steps: 6, batch: 2, seq: 32, eval_every: 3, eval_tokens: 64}\n");
+              "/text.txt}, steps: 6, batch: 2, seq: 32, warmup: 2, eval_every: 3, eval_tokens: "
+              "64}\n");
   }
   ~Program() override { fs::remove_all(folder_); }
 
@@ -71,6 +73,22 @@ TEST_F(Program, MistakesOfConfigAndCommandLineAreCodeTwo) {
                        0),
             0u);
   EXPECT_EQ(Train("lr"), "tessera: command line: lr: expected key=value, such as train.lr=1e-3\n");
+  EXPECT_EQ(Train("lr=1e-3"),
+            "tessera: command line: lr=1e-3: unknown key 'lr' in the config; did you mean "
+            "'train.lr'? (known: model, train)\n");
+  EXPECT_EQ(Train("data.text=x"),
+            "tessera: command line: data.text=x: unknown key 'data' in the config; did you mean "
+            "'train.data'? (known: model, train)\n");
+  EXPECT_NE(Train("train.text=x").find("did you mean 'data.text'?"), std::string::npos);
+  EXPECT_EQ(
+      Error("train train.lr=1 " + At("c.yaml"), 2),
+      "tessera: 'train.lr=1' sets a key, and the config comes before it: CONFIG train.lr=1\n");
+  EXPECT_EQ(Error("describe \"$(cat " + At("c.yaml") + ")\"", 2).substr(0, 72),
+            "tessera: expected the name of a config file, got text of several lines t");
+  EXPECT_EQ(
+      Train("train.final_lr_ratio=0.5 train.schedule=constant"),
+      "tessera: command line: train.final_lr_ratio=0.5: final_lr_ratio has no effect here: it "
+      "needs `schedule: cosine` or wsd; take it away\n");
   EXPECT_EQ(Train("'model.layers[0].gla.heads=5'"),
             "tessera: F/c.yaml:1:32: gla: heads = 5 does not divide the width 16 (expand_k = 0.5 "
             "times d_model = 32)\n");
@@ -333,11 +351,14 @@ TEST_F(Program, ADocumentEndsWhereItsTokenComes) {
   EXPECT_EQ(g["text"], "word");
   EXPECT_EQ(g["finish"], "end");
   EXPECT_EQ(g["tokens"].back(), 261);
-  EXPECT_EQ(Train("train.data.document_token=x"),
-            "tessera: F/c.yaml:2:8: train.data.document_token is of documents: of `jsonl`, or of "
-            "`text` with a document_separator; in `tokens` they have a document_id\n");
+  EXPECT_EQ(
+      Train("train.data.document_token=x"),
+      "tessera: command line: train.data.document_token=x: document_token has no effect here: "
+      "it needs `jsonl`, or `text` with a document_separator; take it away\n");
   EXPECT_EQ(Train("'train.data={jsonl: a, document_separator: x}'"),
-            "tessera: F/c.yaml:2:8: train.data.document_separator is of `text`\n");
+            "tessera: command line: train.data={jsonl: a, document_separator: x}: "
+            "document_separator has no effect here: it needs `text`, a file of plain text; take it "
+            "away\n");
 }
 
 TEST_F(Program, DataThatIsNoTextIsToldOf) {
@@ -430,6 +451,14 @@ TEST_F(Program, BenchWritesItsRowsAndDrawsThem) {
   const std::string drawn = Shell("cat " + svg).output;
   for (const char* mode : {"train", "forward", "prefill", "decode"})
     EXPECT_NE(drawn.find(std::string(mode) + ": tokens a second"), std::string::npos) << mode;
+  // A path that cannot be written is told before hours of timing.
+  for (const char* option : {"--json ", "--svg "}) {
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_NE(Error(std::string("bench mlp --rounds 10000 --seq 4096 ") + option + At("no/f"), 1)
+                  .find("No such file or directory"),
+              std::string::npos);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
+  }
 }
 
 }  // namespace

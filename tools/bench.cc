@@ -48,9 +48,11 @@ class Subject {
     parameter_arena_ = std::make_unique<Arena>(DeviceMemory(device_, meta.peak_bytes()));
     parameters_ = std::make_unique<ParameterSet>(parameter_arena_.get(), true);
     model_ = std::make_unique<Model>(config_, vocab_, parameters_.get());
+    const PassMemory pass = MemoryOfPass();
+    const int64_t inputs_bytes = 16 * batch_ * seq + 1024;
     parameters_->Initialise(1, device_);
-    arena_ = std::make_unique<Arena>(MemoryOf(device_, MemoryOfPass()));
-    inputs_arena_ = std::make_unique<Arena>(DeviceMemory(device_, 16 * batch_ * seq + 1024));
+    arena_ = std::make_unique<Arena>(MemoryOf(device_, pass));
+    inputs_arena_ = std::make_unique<Arena>(DeviceMemory(device_, inputs_bytes));
     inputs_ = MakeInputs(seq);
     if (mode == "decode") {
       state_ = std::make_unique<ModelState>(NewState());
@@ -224,6 +226,11 @@ int Bench(const Options& o) {
   std::string line;
   const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
   if (!device.ok()) return Fail(device.status(), 1);
+  // A file that cannot be written is told before the work, not after it.
+  for (const std::string& path : {o.json, o.svg})
+    if (!path.empty())
+      if (const auto file = AtomicFile::Create(path); !file.ok())
+        return Fail(file.status(), kFailed);
   std::fprintf(stderr, "%s\n", line.c_str());
   nlohmann::json rows = nlohmann::json::array();
   std::printf("%-24s %-8s %6s %12s %14s %10s %12s\n", "what", "mode", "seq", "ms", "tokens/s",
@@ -250,7 +257,8 @@ int Bench(const Options& o) {
         std::printf("%-24s %-8s %6ld %12.3f %14.0f %10.1f %12ld\n", s->name.c_str(), mode.c_str(),
                     static_cast<long>(seq), median * 1e3, rate, s->flops / median * 1e-9,
                     static_cast<long>(s->state_bytes));
-        std::fflush(stdout);
+        // Rows that nobody can read any more are timed for a file alone.
+        if (OutputLost() && o.json.empty() && o.svg.empty()) return kDone;
         rows.push_back({{"name", s->name},
                         {"device", Name(*device)},
                         {"mode", mode},
@@ -276,15 +284,19 @@ void AddBench(CLI::App* app, int* code) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app->add_subcommand("bench", "time blocks or configs against each other");
   c->add_option("what", o->subjects, "blocks by name, or config files")->required();
-  c->add_option("--seq", o->seq, "sequence lengths")->delimiter(',')->check(WholeNumber(1));
+  c->add_option("--seq", o->seq, "sequence lengths")
+      ->delimiter(',')
+      ->check(WholeNumber(1, kMaxSeq));
   c->add_option("--modes", o->modes, "of train, forward, prefill, decode")
       ->delimiter(',')
       ->check(CLI::IsMember({"train", "forward", "prefill", "decode"}));
-  c->add_option("--d-model", o->d_model, "width of blocks")->check(WholeNumber(1));
+  c->add_option("--d-model", o->d_model, "width of blocks")->check(WholeNumber(1, kMaxModelWidth));
   c->add_option("--layers", o->layers, "layers of a block")->check(WholeNumber(1, 1000));
-  c->add_option("--tokens", o->tokens, "of a train or forward pass")->check(WholeNumber(1));
-  c->add_option("--rounds", o->rounds, "timed runs; the median counts")->check(WholeNumber(1));
-  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
+  c->add_option("--tokens", o->tokens, "of a train or forward pass")
+      ->check(WholeNumber(1, kMaxTokens));
+  c->add_option("--rounds", o->rounds, "timed runs; the median counts")
+      ->check(WholeNumber(1, 10000));
+  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0, kMaxThreads));
   c->add_option("--precision", o->precision, "fp32 or bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}));
   AddDevice(c, &o->device);

@@ -25,9 +25,11 @@ int Blocks(const std::string& name, bool json) {
     for (const ManualRow& row : ManualRows(fields)) {
       keys.push_back(
           {{"key", row.key}, {"type", row.type}, {"default", row.default_text}, {"doc", row.doc}});
+      if (!row.needs.empty()) keys.back()["needs"] = row.needs;
       if (!json && !name.empty())
-        std::printf("  %-28s %s (default %s)\n      %s\n", row.key.c_str(), row.type.c_str(),
-                    row.default_text.c_str(), row.doc.c_str());
+        std::printf("  %-28s %s (default %s)\n      %s%s\n", row.key.c_str(), row.type.c_str(),
+                    row.default_text.c_str(), row.doc.c_str(),
+                    row.needs.empty() ? "" : ("; needs " + row.needs).c_str());
     }
     out.push_back({{"name", t->name}, {"title", t->title}, {"paper", t->paper}, {"keys", keys}});
   }

@@ -161,7 +161,11 @@ void AddCompletion(CLI::App* app, int* code) {
     if (*shell == "fish") {
       PrintFish(all);
     } else {
-      if (*shell == "zsh") std::printf("autoload -U +X bashcompinit && bashcompinit\n");
+      // bashcompinit's `complete` needs compdef, which only compinit defines.
+      if (*shell == "zsh")
+        std::printf(
+            "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i; }\n"
+            "autoload -Uz bashcompinit && bashcompinit\n");
       PrintBash(all);
     }
     *code = 0;

@@ -10,7 +10,7 @@
 namespace tessera {
 namespace {
 
-nlohmann::json CostJson(const ModelCost& c) {
+nlohmann::json CostJson(const ModelCost& c, const std::vector<std::string>& warnings) {
   nlohmann::json layers = nlohmann::json::array();
   for (const LayerCost& l : c.layers)
     layers.push_back(
@@ -33,7 +33,8 @@ nlohmann::json CostJson(const ModelCost& c) {
           {"cuda_scratch_bytes", c.cuda_scratch_bytes},
           {"batch", c.batch},
           {"seq", c.seq},
-          {"layers", layers}};
+          {"layers", layers},
+          {"warnings", warnings}};
 }
 
 void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c) {
@@ -59,18 +60,20 @@ void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c)
 
 int Describe(const std::string& path, const std::vector<std::string>& overrides, bool json) {
   const absl::StatusOr<RunConfig> config = ReadRunConfig(path, overrides);
-  if (!config.ok()) return Fail(config.status(), 2);
+  if (!config.ok()) return Fail(config.status(), kMistake);
   const auto tokenizer = LoadTokenizer(config->model.vocab);
-  if (!tokenizer.ok()) return Fail(tokenizer.status(), 2);
+  if (!tokenizer.ok()) return Fail(tokenizer.status(), kMistake);
   const TrainConfig& t = config->train;
   const ModelCost cost =
       MeasureCost(config->model, (*tokenizer)->vocab_size(), t.batch, t.seq, t.precision);
+  const std::vector<std::string> warnings = Warnings(*config);
+  for (const std::string& w : warnings) std::fprintf(stderr, "warning: %s\n", w.c_str());
   if (json) {
-    std::printf("%s\n", CostJson(cost).dump(2).c_str());
+    std::printf("%s\n", CostJson(cost, warnings).dump(2).c_str());
   } else {
     PrintTable(*config, (*tokenizer)->vocab_size(), cost);
   }
-  return 0;
+  return kDone;
 }
 
 }  // namespace
@@ -84,7 +87,8 @@ void AddDescribe(CLI::App* app, int* code) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app->add_subcommand("describe", "what a config costs, before anything runs");
   c->add_option("config", o->config, "a YAML file")->required();
-  c->add_option("overrides", o->overrides, "key=value, such as train.seq=1024");
+  c->add_option("overrides", o->overrides,
+                "key=value, such as train.seq=1024; '~key' takes a key away");
   c->add_flag("--json", o->json, "for scripts");
   c->footer(
       "Examples:\n  tessera describe configs/quickstart.yaml\n"

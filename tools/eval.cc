@@ -33,6 +33,11 @@ int Eval(const Options& o) {
   if (!run.ok()) return Fail(run.status(), 1);
   const TrainConfig& t = run->config.train;
   const int64_t T = o.seq > 0 ? o.seq : t.seq, B = o.batch > 0 ? o.batch : t.batch;
+  if (CheckedProduct({B, T}) > kMaxTokens)
+    return Fail(absl::InvalidArgumentError(absl::StrFormat(
+                    "%d windows of %d tokens at a time; at most %d tokens. Lower --batch or --seq",
+                    B, T, kMaxTokens)),
+                kMistake);
   DataConfig source{.path = o.data, .val_fraction = 1};
   source.format = o.format == "text"    ? DataConfig::Format::kText
                   : o.format == "jsonl" ? DataConfig::Format::kJsonl
@@ -96,13 +101,13 @@ void AddEval(CLI::App* app, int* code) {
       ->check(CLI::IsMember({"text", "jsonl", "tokens"}));
   c->add_option("--seq", o->seq,
                 "window, each read from a fresh state; default the run's train.seq")
-      ->check(WholeNumber(1));
+      ->check(WholeNumber(1, kMaxSeq));
   c->add_option("--batch", o->batch, "windows at a time; default the run's train.batch")
-      ->check(WholeNumber(1));
+      ->check(WholeNumber(1, kMaxBatch));
   c->add_option("--tokens", o->tokens, "at most so many, from the start")->check(WholeNumber(1));
   AddDevice(c, &o->device);
   AddIsa(c);
-  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
+  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0, kMaxThreads));
   c->add_flag("--json", o->json, "for scripts");
   c->footer("Example:\n  tessera eval --run runs/quickstart --data README.md");
   c->callback([=] { *code = Eval(*o); });

@@ -90,6 +90,7 @@ int Train(const Options& o) {
   const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
   if (!device.ok()) return Fail(device.status(), 1);
   progress.Say(line);
+  for (const std::string& w : Warnings(*config)) progress.Say("warning: " + w);
   CatchSignals();
   const absl::StatusOr<std::string> directory = TrainRun(
       *config,
@@ -114,7 +115,8 @@ void AddTrain(CLI::App* app, int* code) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app->add_subcommand("train", "train a config; Ctrl-C saves and ends");
   c->add_option("config", o->config, "a YAML file")->required();
-  c->add_option("overrides", o->overrides, "key=value, such as train.lr=1e-3");
+  c->add_option("overrides", o->overrides,
+                "key=value, such as train.lr=1e-3; '~key' takes a key away");
   c->add_option("--run", o->run, "run directory (default runs/<config name>-<n>)");
   CLI::Option* const resume = c->add_flag(
       "--resume", o->resume,
@@ -127,7 +129,7 @@ void AddTrain(CLI::App* app, int* code) {
                 "may differ: " +
                     absl::StrJoin(KeysThatMayChange(), ", "))
       ->allow_extra_args(false);
-  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0));
+  c->add_option("--threads", o->threads, "0: one a core")->check(WholeNumber(0, kMaxThreads));
   c->add_option("--seed", o->seed, "of weights and data order")->check(WholeNumber(0));
   AddDevice(c, &o->device);
   AddIsa(c);

@@ -1,9 +1,11 @@
 #include "train/run_config.h"
 
 #include <filesystem>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "arch/map_reader.h"
+#include "core/sizes.h"
 #include "core/status.h"
 #include "train/ready_configs.h"
 
@@ -14,16 +16,24 @@ void DataKeys::Fields(FieldList& f) {
   f.Add("jsonl", jsonl, "a file with a JSON object a line, documents under `text`");
   f.Add("tokens", tokens, "a binary file of token ids, as `tessera tokenizer encode` writes it");
   f.Add("document_separator", document_separator,
-        "of `text`: what stands between documents; without it the file is one text");
+        "what stands between documents; without it the file is one text")
+      .OnlyWith("`text`, a file of plain text", [this] { return !text.empty(); });
   f.Add("document_token", document_token,
         "of documents: a text that is one token, put before each and after the last, so that their "
-        "ends are learnt");
+        "ends are learnt")
+      .OnlyWith("`jsonl`, or `text` with a document_separator", [this] {
+        return !jsonl.empty() || (!text.empty() && !document_separator.empty());
+      });
   f.Add("val_fraction", val_fraction, Between(0, 0.5), "part of the data kept for validation");
   using Encoding = TokenFileConfig::Encoding;
+  const auto has_tokens = [this] { return !tokens.empty(); };
   f.Add("encoding", encoding,
         {{"header", Encoding::kHeader}, {"u16", Encoding::kU16}, {"u32", Encoding::kU32}},
-        "of `tokens`: with llm.c's header, or raw ids of that width");
-  f.Add("document_id", document_id, AtLeast(0), "of `tokens`: the id that begins each document");
+        "of `tokens`: with llm.c's header, or raw ids of that width")
+      .OnlyWith("`tokens`, a binary file of ids", has_tokens);
+  f.Add("document_id", document_id, Between(0, INT32_MAX),
+        "of `tokens`: the id that begins each document")
+      .OnlyWith("`tokens`, a binary file of ids", has_tokens);
 }
 
 DataConfig DataKeys::Config() const {
@@ -38,20 +48,23 @@ DataConfig DataKeys::Config() const {
 
 void TrainConfig::Fields(FieldList& f) {
   f.Add("data", data, "what to train on");
-  f.Add("steps", steps, AtLeast(1), "optimizer steps that the schedule spans");
-  f.Add("stop_at", stop_at, AtLeast(1), "stop after this step and save");
-  f.Add("batch", batch, AtLeast(1), "sequences a micro-batch");
-  f.Add("seq", seq, AtLeast(1), "tokens a sequence");
-  f.Add("accumulate", accumulate, AtLeast(1), "micro-batches a step");
+  f.Add("steps", steps, Between(1, kMaxSteps), "optimizer steps that the schedule spans");
+  f.Add("stop_at", stop_at, Between(1, kMaxSteps), "stop after this step and save");
+  f.Add("batch", batch, Between(1, kMaxBatch), "sequences a micro-batch");
+  f.Add("seq", seq, Between(1, kMaxSeq), "tokens a sequence");
+  f.Add("accumulate", accumulate, Between(1, kMaxAccumulate), "micro-batches a step");
   f.Add("lr", lr, Positive(), "peak learning rate");
   f.Add("schedule", schedule,
         {{"cosine", ScheduleKind::kCosine},
          {"wsd", ScheduleKind::kWsd},
          {"constant", ScheduleKind::kConstant}},
         "of the learning rate after the warm-up");
-  f.Add("warmup", warmup, AtLeast(0), "steps");
-  f.Add("final_lr_ratio", final_lr_ratio, Between(0, 1), "last learning rate / peak");
-  f.Add("decay_fraction", decay_fraction, Between(0, 1), "wsd: part of the steps that decays");
+  f.Add("warmup", warmup, Between(0, kMaxSteps), "steps");
+  f.Add("final_lr_ratio", final_lr_ratio, Between(0, 1), "last learning rate / peak")
+      .OnlyWith("`schedule: cosine` or wsd",
+                [this] { return schedule != ScheduleKind::kConstant; });
+  f.Add("decay_fraction", decay_fraction, Between(0, 1), "part of the steps that decays")
+      .OnlyWith("`schedule: wsd`", [this] { return schedule == ScheduleKind::kWsd; });
   f.Add("weight_decay", weight_decay, AtLeast(0), "of matrices");
   f.Add("beta1", beta1, FromBelow(0, 1), "AdamW");
   f.Add("beta2", beta2, FromBelow(0, 1), "AdamW");
@@ -60,11 +73,11 @@ void TrainConfig::Fields(FieldList& f) {
   f.Add("precision", precision, {{"fp32", DType::kF32}, {"bf16", DType::kBF16}},
         "of activations and products; parameters and states are fp32");
   f.Add("seed", seed, "of weights and data order");
-  f.Add("threads", threads, AtLeast(0), "0: one a core");
-  f.Add("eval_every", eval_every, AtLeast(0), "steps between validations; 0 never");
-  f.Add("eval_tokens", eval_tokens, AtLeast(1), "of the validation part, at most");
-  f.Add("save_every", save_every, AtLeast(1), "steps between checkpoints");
-  f.Add("keep", keep, AtLeast(1), "checkpoints kept");
+  f.Add("threads", threads, Between(0, kMaxThreads), "0: one a core");
+  f.Add("eval_every", eval_every, Between(0, kMaxSteps), "steps between validations; 0 never");
+  f.Add("eval_tokens", eval_tokens, Between(1, kMaxSteps), "of the validation part, at most");
+  f.Add("save_every", save_every, Between(1, kMaxSteps), "steps between checkpoints");
+  f.Add("keep", keep, Between(1, kMaxCount), "checkpoints kept");
 }
 
 Schedule TrainConfig::LearningRate() const {
@@ -77,6 +90,14 @@ Schedule TrainConfig::LearningRate() const {
 }
 
 namespace {
+
+// The two maps of a config with their keys.
+std::vector<Field> TopFields(RunConfig* config) {
+  FieldList top;
+  top.Add("train", config->train, "");
+  top.Add("model", config->model, "");
+  return top.all();
+}
 
 absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
                                    const std::vector<std::string>& overrides) {
@@ -95,18 +116,12 @@ absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
     const DataKeys& d = config.train.data;
     if ((d.text.empty() ? 0 : 1) + (d.jsonl.empty() ? 0 : 1) + (d.tokens.empty() ? 0 : 1) > 1)
       errors.Add(train->Error("train.data has more than one of text, jsonl, tokens; keep one"));
-    if (d.tokens.empty() && (d.document_id || d.encoding != TokenFileConfig::Encoding::kHeader))
-      errors.Add(train->Error(
-          "train.data.encoding and document_id are of `tokens`, a binary file of ids"));
-    if (!d.document_separator.empty() && (!d.jsonl.empty() || !d.tokens.empty()))
-      errors.Add(train->Error("train.data.document_separator is of `text`"));
-    if (!d.document_token.empty() &&
-        (!d.tokens.empty() || (!d.text.empty() && d.document_separator.empty())))
-      errors.Add(
-          train->Error("train.data.document_token is of documents: of `jsonl`, or of `text` with a "
-                       "document_separator; in `tokens` they have a document_id"));
+    if (errors.empty() && CheckedProduct({config.train.batch, config.train.seq}) > kMaxTokens)
+      errors.Add(train->Error(absl::StrCat("train.batch x train.seq = ", config.train.batch, " x ",
+                                           config.train.seq, " tokens a micro-batch; at most ",
+                                           kMaxTokens, ". Use train.accumulate for larger steps")));
   }
-  reader.Finish();
+  reader.Finish(TopFields(&config));
   if (errors.empty()) ReportUnread(root, &errors);
   TESSERA_RETURN_IF_ERROR(errors.ToStatus());
   return config;
@@ -117,8 +132,14 @@ absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
 absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
                                         const std::vector<std::string>& overrides) {
   namespace fs = std::filesystem;
+  std::error_code ignored;  // what is wrong with the path is told when it is opened
+  const bool there = fs::exists(path, ignored);
   const ReadyConfig* ready =
-      fs::exists(path) && !fs::is_directory(path) ? nullptr : FindReadyConfig(path);
+      there && !fs::is_directory(path, ignored) ? nullptr : FindReadyConfig(path);
+  const bool assigns = path.rfind('~', 0) == 0 || path.find('=') < path.find_first_of("/\n");
+  if (!there && ready == nullptr && assigns && fs::path(path).extension() != ".yaml")
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", path, "' sets a key, and the config comes before it: CONFIG ", path));
   if (ready != nullptr) return ParseRunConfig(ready->text, path, overrides);
   TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ReadYamlFile(path));
   return FromTree(std::move(root), fs::path(path).stem().string(), overrides);
@@ -128,6 +149,36 @@ absl::StatusOr<RunConfig> ParseRunConfig(const std::string& text, const std::str
                                          const std::vector<std::string>& overrides) {
   TESSERA_ASSIGN_OR_RETURN(ConfigNode root, ParseYaml(text, name + ".yaml"));
   return FromTree(std::move(root), name, overrides);
+}
+
+std::vector<std::string> Warnings(const RunConfig& config) {
+  const TrainConfig& t = config.train;
+  const TrainConfig defaults;
+  const int64_t last = t.LastStep();
+  std::vector<std::string> warnings;
+  if (t.warmup > last)
+    warnings.push_back(absl::StrCat("train.warmup = ", t.warmup, " is longer than the run of ",
+                                    last, " steps: the learning rate never reaches train.lr"));
+  if (t.stop_at && *t.stop_at > t.steps)
+    warnings.push_back(absl::StrCat("train.stop_at = ", *t.stop_at, " is after the last step, ",
+                                    t.steps, ": it changes nothing"));
+  // An interval that nobody chose is no surprise.
+  if (t.eval_every > last && t.eval_every != defaults.eval_every)
+    warnings.push_back(absl::StrCat("train.eval_every = ", t.eval_every, " exceeds the ", last,
+                                    " steps of the run: only its end is validated"));
+  if (t.save_every > last && t.save_every != defaults.save_every)
+    warnings.push_back(absl::StrCat("train.save_every = ", t.save_every, " exceeds the ", last,
+                                    " steps of the run: only its end is saved"));
+  std::map<std::string, int> shared;
+  for (const LayerConfig& l : config.model.layers)
+    if (!l.share.empty()) ++shared[l.share];
+  for (const auto& [name, layers] : shared)
+    if (layers == 1)
+      warnings.push_back(
+          absl::StrCat("share: ", name,
+                       " is the name of one layer alone: its weights are shared with "
+                       "none"));
+  return warnings;
 }
 
 std::string PrintRunConfig(const RunConfig& config) {

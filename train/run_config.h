@@ -51,6 +51,7 @@ struct TrainConfig {
 
   void Fields(FieldList& f);
   Schedule LearningRate() const;
+  // The bounds of its factors (core/sizes.h) keep it far below 2^63.
   int64_t TokensPerStep() const { return batch * seq * accumulate; }
   int64_t LastStep() const { return stop_at ? std::min(*stop_at, steps) : steps; }
 };
@@ -71,7 +72,11 @@ absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
 absl::StatusOr<RunConfig> ParseRunConfig(const std::string& text, const std::string& name,
                                          const std::vector<std::string>& overrides);
 
-// The resolved config; reads back equal.
+// What is allowed and yet hardly meant, a line each: a warm-up that the run never ends, an interval
+// longer than the run. For whoever runs or describes the config to tell.
+std::vector<std::string> Warnings(const RunConfig& config);
+
+// The resolved config, without the keys that others make dead; reads back equal.
 std::string PrintRunConfig(const RunConfig& config);
 
 }  // namespace tessera

@@ -1,8 +1,10 @@
 #include <cmath>
 #include <optional>
 
+#include "absl/strings/str_format.h"
 #include "arch/block.h"
 #include "arch/registry.h"
+#include "core/sizes.h"
 #include "ops/rope_scaling.h"
 
 // Causal softmax attention (Vaswani et al. 2017, eq. 1) with grouped key-value heads (Ainslie et
@@ -22,13 +24,32 @@ struct ScalingConfig : RopeScaling {
            {"yarn", RopeScalingType::kYarn},
            {"llama3", RopeScalingType::kLlama3}},
           "how the rotation is stretched to longer sequences");
-    f.Add("factor", factor, AtLeast(1), "new length / original length");
-    f.Add("original_length", original_length_tok, AtLeast(0),
-          "tokens trained for; yarn and llama3 need it");
-    f.Add("beta_fast", beta_fast, Positive(), "yarn: pairs that turn more often are kept");
-    f.Add("beta_slow", beta_slow, Positive(), "yarn: pairs that turn less often are divided");
-    f.Add("low_freq_factor", low_freq_factor, Positive(), "llama3: lower bound, in turns");
-    f.Add("high_freq_factor", high_freq_factor, Positive(), "llama3: upper bound, in turns");
+    const auto is = [this](RopeScalingType wanted) { return [=, this] { return type == wanted; }; };
+    const auto yarn = is(RopeScalingType::kYarn), llama3 = is(RopeScalingType::kLlama3);
+    f.Add("factor", factor, Between(1, 1e6), "new length / original length")
+        .OnlyWith("a `type` other than none", [this] { return type != RopeScalingType::kNone; });
+    f.Add("original_length", original_length_tok, Between(0, kMaxSeq), "tokens trained for")
+        .OnlyWith("`type: yarn` or llama3", [=] { return yarn() || llama3(); });
+    f.Add("beta_fast", beta_fast, Positive(), "pairs that turn more often are kept")
+        .OnlyWith("`type: yarn`", yarn);
+    f.Add("beta_slow", beta_slow, Positive(), "pairs that turn less often are divided")
+        .OnlyWith("`type: yarn`", yarn);
+    f.Add("low_freq_factor", low_freq_factor, Positive(), "lower bound, in turns")
+        .OnlyWith("`type: llama3`", llama3);
+    f.Add("high_freq_factor", high_freq_factor, Positive(), "upper bound, in turns")
+        .OnlyWith("`type: llama3`", llama3);
+  }
+  absl::Status Check() const {
+    const auto ascend = [](const char* low_key, double low, const char* high_key, double high) {
+      if (low < high) return absl::OkStatus();
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "rope.scaling: %s = %g is not below %s = %g", low_key, low, high_key, high));
+    };
+    if (type == RopeScalingType::kYarn)
+      return ascend("beta_slow", beta_slow, "beta_fast", beta_fast);
+    if (type == RopeScalingType::kLlama3)
+      return ascend("low_freq_factor", low_freq_factor, "high_freq_factor", high_freq_factor);
+    return absl::OkStatus();
   }
 };
 
@@ -37,7 +58,7 @@ struct RopeConfig {
   RopePairing pairing = RopePairing::kHalves;
   ScalingConfig scaling;
   void Fields(FieldList& f) {
-    f.Add("base", base, AtLeast(2), "theta_i = base^(-2i/head_dim)");
+    f.Add("base", base, Between(2, 1e12), "theta_i = base^(-2i/head_dim)");
     f.Add("pairing", pairing,
           {{"halves", RopePairing::kHalves}, {"interleaved", RopePairing::kInterleaved}},
           "which channels turn together");
@@ -60,11 +81,11 @@ struct AttentionConfig {
   std::string kv_from;
 
   void Fields(FieldList& f) {
-    f.Add("heads", heads, AtLeast(1), "query heads");
-    f.Add("kv_heads", kv_heads, AtLeast(1), "key and value heads; none is `heads`");
-    f.Add("head_dim", head_dim, AtLeast(1), "width of a head; none is d_model / heads");
+    f.Add("heads", heads, Between(1, kMaxCount), "query heads");
+    f.Add("kv_heads", kv_heads, Between(1, kMaxCount), "key and value heads; none is `heads`");
+    f.Add("head_dim", head_dim, Between(1, kMaxCount), "width of a head; none is d_model / heads");
     f.Add(
-        "window", window, AtLeast(1),
+        "window", window, Between(1, kMaxSeq),
         "keys that a query sees, itself included; none is all. With 1 there is nothing to choose: "
         "queries and keys never learn");
     f.Add("rope", rope, "rotary positions, or none");
@@ -85,6 +106,10 @@ struct AttentionConfig {
     if (heads % kv() != 0)
       return bad("kv_heads = " + std::to_string(kv()) +
                  " does not divide heads = " + std::to_string(heads));
+    if (heads * Width(in.D) > kMaxWidth)
+      return bad(std::to_string(heads) + " heads of " + std::to_string(Width(in.D)) +
+                 " channels are wider than " + std::to_string(kMaxWidth) +
+                 "; lower heads or head_dim");
     if (rope && Width(in.D) % 2 != 0)
       return bad("a head of width " + std::to_string(Width(in.D)) +
                  " cannot be rotated in pairs; use an even head_dim or rope: none");
@@ -99,6 +124,7 @@ struct AttentionConfig {
                                        rope->scaling.type == RopeScalingType::kLlama3);
     if (needs_length && !(rope->scaling.original_length_tok > 0))
       return bad("rope.scaling needs original_length, the tokens that the model was trained for");
+    if (rope) return rope->scaling.Check();
     return absl::OkStatus();
   }
   std::string Source() const { return kv_from; }

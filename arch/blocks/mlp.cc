@@ -3,6 +3,7 @@
 
 #include "arch/block.h"
 #include "arch/registry.h"
+#include "core/sizes.h"
 
 // A feed-forward layer, y = W_out f(W_in x), or with a gate (Shazeer 2020, arXiv:2002.05202, eq. 6)
 //   y = W_out (f(W_g x) * (W_u x)),
@@ -26,7 +27,7 @@ struct MlpConfig {
            {"relu2", Kind::kRelu2},
            {"silu", Kind::kSilu}},
           "swiglu and geglu are gated by a second projection");
-    f.Add("d_ff", d_ff, AtLeast(1),
+    f.Add("d_ff", d_ff, Between(1, kMaxWidth),
           "inner width; none is 8/3 d_model rounded up to 64 with a gate, else 4 d_model");
     f.Add("bias", bias, "biases in both projections");
   }
