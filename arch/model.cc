@@ -132,6 +132,42 @@ Model::Stream Model::ApplyLayer(Context& ctx, const Layer& layer, Stream stream,
   return {.x = Normalise(ctx, &sum, layer.norm_gain, layer.norm_bias)};
 }
 
+Var Model::ApplyRecomputed(Context& ctx, const Layer& layer, const Var& x,
+                           ModelState* state) const {
+  // What the layer's blocks remember is one list of values, before it and after it.
+  using Names = std::vector<std::pair<int64_t, std::string>>;  // block, entry
+  const int64_t first = layer.first_state, end = first + static_cast<int64_t>(layer.blocks.size());
+  const auto list = [first, end](ModelState* of, Context::Vars* values) {
+    Names names;
+    for (int64_t b = first; b < end && of != nullptr; ++b)
+      for (const auto& [name, value] : of->At(b)->entries()) {
+        names.emplace_back(b, name);
+        values->push_back(value);
+      }
+    return names;
+  };
+  Context::Vars in = {x};
+  const Names before = list(state, &in);
+  const auto after = std::make_shared<Names>();
+  const int64_t tokens = state == nullptr ? -1 : state->At(first)->tokens;
+  const auto run = [=, this, &layer](Context& inner, const Context::Vars& values) {
+    ModelState memory = NewState(values[0].dim(0), 0);
+    for (int64_t b = first; b < end; ++b) memory.At(b)->tokens = tokens;
+    for (size_t i = 0; i < before.size(); ++i)
+      memory.At(before[i].first)->At(before[i].second) = values[i + 1];
+    ModelState* const given = tokens < 0 ? nullptr : &memory;
+    Stream stream = ApplyLayer(inner, layer, {.x = values[0]}, nullptr, given);
+    Context::Vars out = {Value(inner, &stream)};
+    *after = list(given, &out);
+    return out;
+  };
+  const Context::Vars out = ctx.Recompute(in, run);
+  for (size_t i = 0; i < after->size(); ++i)
+    state->At((*after)[i].first)->At((*after)[i].second) = out[i + 1];
+  for (int64_t b = first; b < end && state != nullptr; ++b) state->At(b)->tokens += x.dim(1);
+  return out[0];
+}
+
 Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
   const int64_t T = tokens.dim(1);
   if (state != nullptr) {
@@ -150,12 +186,8 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
     ctx.edge = c.name;
     if (!c.input.empty()) {
       stream = ApplyLayer(ctx, layer, stream, &named.at(c.input), state);
-    } else if (c.recompute && state == nullptr) {
-      const Var y = ctx.Recompute(Value(ctx, &stream), [&](Context& inner, const Var& v) {
-        Stream after = ApplyLayer(inner, layer, {.x = v}, nullptr, nullptr);
-        return Value(inner, &after);
-      });
-      stream = {.x = y};
+    } else if (c.recompute && ctx.recording()) {
+      stream = {.x = ApplyRecomputed(ctx, layer, Value(ctx, &stream), state)};
     } else {
       stream = ApplyLayer(ctx, layer, stream, nullptr, state);
     }

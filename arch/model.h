@@ -40,6 +40,9 @@ class Model {
   // The config has been checked. Parameters are made in `parameters`, in order, not yet
   // initialised.
   Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parameters);
+  // Its layers point into its own config.
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
 
   // tokens [B,T] int32 in [0, vocab) -> the last norm's output [B,T,D]. ctx.position must be set,
   // With a state, the state's own, from NextPositions; the state is advanced by T.
@@ -79,6 +82,8 @@ class Model {
   // The norm of the stream's value, which it becomes.
   Var Normalise(Context& ctx, Stream* stream, const Var& gain, const Var& bias) const;
   Var ApplyBlocks(Context& ctx, const Layer& layer, const Var& x, ModelState* state) const;
+  // x after a layer that keeps no activations; the states of its blocks go through as well.
+  Var ApplyRecomputed(Context& ctx, const Layer& layer, const Var& x, ModelState* state) const;
   // The stream after a layer that reads `input`, or the stream itself where that is null.
   Stream ApplyLayer(Context& ctx, const Layer& layer, Stream stream, const Var* input,
                     ModelState* state) const;

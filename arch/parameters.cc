@@ -48,7 +48,7 @@ void ParameterSet::Initialise(uint64_t seed, Device device) {
 }
 
 void ParameterSet::ForgetGradients() {
-  for (const Parameter& p : all_) p.var.grad()->started = false;
+  for (const Parameter& p : all_) p.var.grad()->Forget();
 }
 
 }  // namespace tessera

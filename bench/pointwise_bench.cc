@@ -97,7 +97,7 @@ void Time(Arena* arena, const Op& op, const Sizes& s, DType dtype, double copy_r
   ctx.SetRecording(true);
   const double both = Median([&] {
     counter.Clear();
-    for (const Var& v : leaves) v.grad()->started = false;
+    for (const Var& v : leaves) v.grad()->Forget();
     ctx.Backward(op.run(ctx, leaves), dy);
   });
   const auto row = [&](const char* pass, double t, const Cost& cost) {
@@ -169,7 +169,8 @@ void TimeHead(Arena* arena, int64_t rows, int64_t V, int64_t D, DType dtype) {
   ctx.compute = dtype;
   const auto run = [&](const std::function<Var()>& forward, const Tensor& dy) {
     return Median([&] {
-      h.grad()->started = w.grad()->started = false;
+      h.grad()->Forget();
+      w.grad()->Forget();
       ctx.SetRecording(true);
       ctx.Backward(forward(), dy);
     });

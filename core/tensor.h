@@ -82,6 +82,9 @@ class Tensor {
                                                               : storage_->data() + offset_;
   }
 
+  // Whether both were cut from one block of an arena, whichever elements they look at.
+  bool SharesMemory(const Tensor& o) const { return storage_ != nullptr && storage_ == o.storage_; }
+
   // Columns [begin, begin + width) of every row.
   Tensor Slice(int64_t begin, int64_t width) const;
   // The same elements in another shape. A strided view keeps its last dimension.

@@ -91,6 +91,10 @@ void Place(const GradSlot& slot, T** data, int64_t* stride, Grad* mode) {
 Var Attention(Context& ctx, const Var& q, const Var& k, const Var& v, const KvPast& past,
               const AttentionOptions& options) {
   const Sizes sizes(q, k, v, past, options);
+  const bool past_grads = past.k.grad() != nullptr || past.v.grad() != nullptr;
+  TESSERA_CHECK(!ctx.recording() || !past_grads || past.rows == sizes.capacity,
+                "gradients of a cache of %ld rows, of which %ld are in use", sizes.capacity,
+                past.rows);
   Tensor y = ctx.New({sizes.B, sizes.T, options.heads * sizes.V}, q.dtype());
   Tensor lse = ctx.New({sizes.B, options.heads, sizes.T}, DType::kF32);
   const Tensor position = ctx.position;

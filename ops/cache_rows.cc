@@ -68,6 +68,8 @@ void WriteRows(Context& ctx, const Tensor& cache, int64_t first, const Tensor& x
   const int64_t T = x.dim(1), capacity = cache.dim(1);
   TESSERA_CHECK(cache.shape() == Shape({x.dim(0), capacity, x.dim(2)}), "rows of %s into %s",
                 x.shape().ToString().c_str(), cache.shape().ToString().c_str());
+  TESSERA_CHECK(!ctx.recording(), "rows of %s written in place, where gradients are wanted",
+                x.shape().ToString().c_str());
   for (int64_t t = std::max<int64_t>(0, T - capacity); t < T;) {
     const int64_t slot = (first + t) % capacity, rows = std::min(T - t, capacity - slot);
     CopyRows(ctx, {x, t}, {cache, slot}, rows, Grad::kOverwrite);

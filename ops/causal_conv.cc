@@ -1,5 +1,6 @@
 #include "kernels/causal_conv.h"
 
+#include "ops/dense.h"
 #include "ops/ops.h"
 
 namespace tessera {
@@ -18,9 +19,9 @@ CausalConvArgs<T> ArgsOf(const ConvInputs& in, const Tensor& position, const Ten
                 in.state.shape().ToString().c_str(), B, W - 1, C);
   return {.x = in.x.data<T>(),
           .x_stride = in.x.stride(),
-          .weight = in.weight.data<float>(),
-          .bias = in.bias.data<float>(),
-          .state = in.state.data<float>(),
+          .weight = Dense(in.weight),
+          .bias = Dense(in.bias),
+          .state = Dense(in.state),
           .position = position.data<int32_t>(),
           .y = y.data<T>(),
           .y_stride = y.stride(),

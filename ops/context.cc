@@ -21,6 +21,13 @@ void CopyInto(Context& ctx, const Tensor& from, const Tensor& to, Grad mode) {
   });
 }
 
+void ZeroColumns(Context& ctx, const Tensor& t, const ColumnRange& range) {
+  const int64_t size = SizeOf(t.dtype());
+  const Tensor columns = t.Slice(range.begin, range.end - range.begin);
+  Zero(ctx.device(), columns.raw(), columns.rows(), columns.stride() * size,
+       (range.end - range.begin) * size);
+}
+
 bool Wanted(const Var& v) { return v.grad() != nullptr; }
 
 }  // namespace
@@ -106,36 +113,89 @@ std::vector<Var> Context::Results(std::vector<Tensor> values, const std::vector<
   return out;
 }
 
-// Gives a gradient its memory: its own, or, for a view (of a view), columns of the whole's.
-void Context::PlaceGrad(GradNode& node) {
-  if (node.grad.defined()) return;
-  if (node.parent == nullptr) {
-    node.grad = New(node.shape, node.dtype);
-    return;
+// Where a contribution to a gradient goes, which counts as made. Where only some of its columns
+// have had one, the others start from zero.
+GradSlot Context::PlaceOf(GradNode& node) {
+  GradNode& whole = node.Whole();
+  if (!whole.grad.defined()) whole.grad = New(whole.shape, whole.dtype);
+  if (whole.borrowed) {
+    const Tensor own = New(whole.shape, whole.dtype);
+    CopyInto(*this, whole.grad, own, Grad::kOverwrite);
+    whole.grad = own;
+    whole.borrowed = false;
   }
-  PlaceGrad(*node.parent);
-  // Something else already wrote the whole gradient: this part adds to it.
-  if (node.parent->started) node.started = true;
-  node.grad = node.parent->grad.Slice(node.begin, node.shape[-1]);
+  const Tensor place =
+      node.whole == nullptr ? whole.grad : whole.grad.Slice(node.begin, node.shape[-1]);
+  if (whole.started) return {place, Grad::kAccumulate};
+  const ColumnRange range = node.Range();
+  const std::vector<ColumnRange> untouched = whole.Untouched(range);
+  whole.Touch(range);
+  if (untouched.size() == 1 && untouched[0].begin == range.begin && untouched[0].end == range.end)
+    return {place, Grad::kOverwrite};
+  for (const ColumnRange& r : untouched) ZeroColumns(*this, whole.grad, r);
+  return {place, Grad::kAccumulate};
 }
 
 GradSlot Context::GradOf(const GradRef& ref) {
   if (ref == nullptr) return {};
-  PlaceGrad(*ref);
-  const Grad mode = ref->started ? Grad::kAccumulate : Grad::kOverwrite;
-  ref->started = true;
-  return {ref->grad, mode};
+  if (running_ == nullptr) return PlaceOf(*ref);
+  const Claim claim{&ref->Whole(), ref->Range()};
+  const auto overlaps = [&](const Claim& c) {
+    return c.whole == claim.whole && c.columns.Overlaps(claim.columns);
+  };
+  if (std::any_of(running_->claims.begin(), running_->claims.end(), overlaps)) {
+    running_->gifts.emplace_back(ref, New(ref->shape, ref->dtype));
+    return {running_->gifts.back().second, Grad::kOverwrite};
+  }
+  running_->claims.push_back(claim);
+  return PlaceOf(*ref);
 }
 
 void Context::GiveGrad(const GradRef& ref, const Tensor& grad) {
   if (ref == nullptr) return;
-  if (!ref->started && ref->parent == nullptr && !ref->grad.defined()) {
-    ref->grad = grad;
-    ref->started = true;
+  TESSERA_CHECK(running_ != nullptr, "a gradient of %s is given outside of the backward pass",
+                grad.shape().ToString().c_str());
+  running_->gifts.emplace_back(ref, grad);
+}
+
+void Context::AddGrad(GradNode& node, const Tensor& grad, Memory memory) {
+  TESSERA_CHECK(grad.dtype() == node.dtype && grad.elements() == node.shape.elements() &&
+                    (grad.shape().rank() == 0 || grad.dim(-1) == node.shape[-1]),
+                "a gradient of %s %s for a value of %s %s", Name(grad.dtype()),
+                grad.shape().ToString().c_str(), Name(node.dtype), node.shape.ToString().c_str());
+  if (memory == Memory::kGiven && node.whole == nullptr && !node.grad.defined() &&
+      grad.contiguous()) {
+    node.grad = grad;
+    node.started = true;
+    node.borrowed = std::any_of(seeds_.begin(), seeds_.end(),
+                                [&](const auto& seed) { return seed.second.SharesMemory(grad); });
     return;
   }
-  const GradSlot slot = GradOf(ref);
+  const GradSlot slot = PlaceOf(node);
   CopyInto(*this, grad, slot.tensor, slot.mode);
+}
+
+void Context::AddGifts(const Running& running) {
+  for (size_t i = 0; i < running.gifts.size(); ++i) {
+    const auto& [ref, grad] = running.gifts[i];
+    // What is given twice may not become a gradient that others are added to.
+    Memory memory = Memory::kGiven;
+    for (size_t j = 0; j < running.gifts.size(); ++j)
+      if (j != i && running.gifts[j].second.SharesMemory(grad)) memory = Memory::kShared;
+    AddGrad(*ref, grad, memory);
+  }
+}
+
+void Context::CompleteGrad(const GradRef& ref) {
+  if (ref == nullptr) return;
+  GradNode& whole = ref->Whole();
+  const ColumnRange range = ref->Range();
+  const std::vector<ColumnRange> untouched = whole.Untouched(range);
+  const bool none =
+      untouched.size() == 1 && untouched[0].begin == range.begin && untouched[0].end == range.end;
+  if (untouched.empty() || none) return;
+  for (const ColumnRange& r : untouched) ZeroColumns(*this, whole.grad, r);
+  whole.Touch(range);
 }
 
 void Context::Backward(const Var& output, const Tensor& seed) {
@@ -146,9 +206,11 @@ void Context::Backward(const Var& output, const Tensor& seed) {
 void Context::Backward(std::span<const std::pair<Var, Tensor>> seeds) {
   const bool was_recording = std::exchange(recording_, false);
   const Phase phase = std::exchange(phase_, Phase::kBackward);
+  seeds_ = seeds;
   for (const auto& [output, seed] : seeds)
-    if (output.grad() != nullptr) GiveGrad(output.grad(), seed);
+    if (output.grad() != nullptr) AddGrad(*output.grad(), seed, Memory::kGiven);
   RunTape();
+  seeds_ = {};
   phase_ = phase;
   recording_ = was_recording;
 }
@@ -156,46 +218,66 @@ void Context::Backward(std::span<const std::pair<Var, Tensor>> seeds) {
 void Context::RunTape() {
   const std::string path = path_;
   ScopeCost* const cost = cost_;
+  Running running;
+  Running* const outer = std::exchange(running_, &running);
   while (!tape_.empty()) {
     Entry entry = std::move(tape_.back());
     tape_.pop_back();
     path_ = entry.path;
     cost_ = entry.cost;
     entry.run(*this);
+    AddGifts(running);
+    running.claims.clear();
+    running.gifts.clear();
   }
+  running_ = outer;
   path_ = path;
   cost_ = cost;
 }
 
-Var Context::Recompute(const Var& x, const std::function<Var(Context&, const Var&)>& f) {
-  if (!recording_) return f(*this, x);
+Context::Vars Context::Recompute(const Vars& xs,
+                                 const std::function<Vars(Context&, const Vars&)>& f) {
+  if (!recording_) return f(*this, xs);
   recording_ = false;
-  Tensor y = f(*this, x.Detach()).value();
+  Vars constants, ys;
+  for (const Var& x : xs) constants.push_back(x.Detach());
+  const Vars values = f(*this, constants);
   recording_ = true;
-  // Parameters inside f want gradients even where x does not.
-  Var out = Leaf(std::move(y));
-  Record([node = out.grad(), x, f, training = training, position = position](Context& ctx) {
-    if (!node->started) return;
+  // Parameters inside f want gradients even where no x does.
+  std::vector<GradRef> nodes;
+  for (const Var& v : values) {
+    ys.push_back(v.defined() ? Leaf(v.value()) : Var());
+    nodes.push_back(ys.back().grad());
+  }
+  Record([nodes, xs, f, training = training, position = position](Context& ctx) {
+    const auto arrived = [](const GradRef& n) { return n != nullptr && n->started; };
+    if (std::none_of(nodes.begin(), nodes.end(), arrived)) return;
     std::vector<Entry> outer = std::move(ctx.tape_);
     ctx.tape_.clear();
     const Tensor position_now = std::exchange(ctx.position, position);
     const bool training_now = std::exchange(ctx.training, training);
     const Phase phase = std::exchange(ctx.phase_, Phase::kRecompute);
     ctx.recording_ = true;
-    const Var inner = x.grad() != nullptr ? Leaf(x.value()) : x.Detach();
-    const Var y = f(ctx, inner);
+    Vars inner;
+    for (const Var& x : xs) inner.push_back(Wanted(x) ? Leaf(x.value()) : x.Detach());
+    const Vars again = f(ctx, inner);
+    TESSERA_CHECK(again.size() == nodes.size(), "a function of %zu results has %zu when run again",
+                  nodes.size(), again.size());
     ctx.recording_ = false;
     ctx.phase_ = phase;
-    if (y.grad() != nullptr) ctx.GiveGrad(y.grad(), node->grad);
-    node->grad = Tensor();
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      if (!arrived(nodes[i])) continue;
+      if (Wanted(again[i])) ctx.AddGrad(*again[i].grad(), nodes[i]->grad, Memory::kGiven);
+      nodes[i]->grad = Tensor();
+    }
     ctx.RunTape();
-    if (inner.grad() != nullptr && inner.grad()->started)
-      ctx.GiveGrad(x.grad(), inner.grad()->grad);
+    for (size_t i = 0; i < xs.size(); ++i)
+      if (arrived(inner[i].grad())) ctx.GiveGrad(xs[i].grad(), inner[i].grad()->grad);
     ctx.training = training_now;
     ctx.position = position_now;
     ctx.tape_ = std::move(outer);
   });
-  return out;
+  return ys;
 }
 
 Context::Scope::Scope(Context& ctx, const std::string& name)

@@ -14,25 +14,13 @@
 #include "core/tensor.h"
 #include "kernels/cost.h"
 #include "kernels/dispatch.h"
+#include "ops/grad_node.h"
 
 // How a model runs: where (device, arena), what is counted, and, where gradients are wanted, the
 // tape. Ops (ops/ops.h) are functions of a Context and Vars; blocks are written with ops and know
 // nothing of any of this.
 
 namespace tessera {
-
-// The gradient's side of a Var. Closures on the tape that need no value hold only this, so that the
-// value's memory goes.
-struct GradNode {
-  Shape shape;
-  DType dtype = DType::kF32;
-  Tensor grad;           // undefined until something contributes
-  bool started = false;  // something has contributed in this backward pass
-  // A column view of another gradient (Split): where it lies in it.
-  std::shared_ptr<GradNode> parent;
-  int64_t begin = 0;
-};
-using GradRef = std::shared_ptr<GradNode>;  // null: no gradient wanted
 
 // A value in a computation, and the handle of its gradient.
 class Var {
@@ -170,24 +158,31 @@ class Context {
   std::vector<Var> Results(std::vector<Tensor> values, const std::vector<Var>& inputs, Vjps vjps);
 
   // For a vjp: the place of an input's gradient. Each call counts as one contribution, so write
-  // what you ask for.
+  // what you ask for. A vjp that was given one Var for two of its inputs, or Vars that are parts of
+  // one another, never gets two places that overlap: the second has memory of its own, which is
+  // added when the vjp is done.
   GradSlot GradOf(const Var& v) { return GradOf(v.grad()); }
   GradSlot GradOf(const GradRef& ref);
-  // For a vjp: hands a finished gradient on, without a copy where it is the first to arrive. The
-  // same tensor can be given to one input only, since later contributions are added in place.
+  // For a vjp: hands a finished gradient on when the vjp is done, without a copy where it is the
+  // first to arrive and is given to one input only.
   void GiveGrad(const GradRef& ref, const Tensor& grad);
+  // For a vjp of an op whose outputs are views of its input: contributions to some columns of its
+  // gradient make the others zero, so that it can be read.
+  void CompleteGrad(const GradRef& ref);
 
   // For an op whose derivative is neither of the above: runs in the backward pass, after all that
   // was recorded later.
   void Record(std::function<void(Context&)> run);
 
-  // Seeds d(objective)/d(output) and runs the tape backwards, freeing as it goes.
+  // Seeds d(objective)/d(output), a sum where an output is named twice, and runs the tape
+  // backwards, freeing as it goes. Seeds are read only.
   void Backward(const Var& output, const Tensor& seed);
   void Backward(std::span<const std::pair<Var, Tensor>> seeds);
 
-  // y = f(x) without keeping what f's derivatives need: the backward pass runs f again. f may use
-  // parameters freely; it must do the same both times.
-  Var Recompute(const Var& x, const std::function<Var(Context&, const Var&)>& f);
+  // ys = f(xs) without keeping what f's derivatives need: the backward pass runs f again. f may use
+  // parameters freely; it must do the same both times. Undefined xs stay undefined.
+  using Vars = std::vector<Var>;
+  Vars Recompute(const Vars& xs, const std::function<Vars(Context&, const Vars&)>& f);
 
   // --- Where we are ---
   // Enters a part of the model for the life of the object: costs and metrics go under its path.
@@ -214,9 +209,21 @@ class Context {
     std::string path;
     ScopeCost* cost;
   };
+  // What the vjp that runs now was given to write, and gave to be added when it is done.
+  struct Claim {
+    const GradNode* whole;
+    ColumnRange columns;
+  };
+  struct Running {
+    std::vector<Claim> claims;
+    std::vector<std::pair<GradRef, Tensor>> gifts;
+  };
+  enum class Memory : uint8_t { kGiven, kShared };  // whether a gradient's memory may be kept
   void Count(const char* op, const Cost& cost);
   void RunTape();
-  void PlaceGrad(GradNode& node);
+  void AddGifts(const Running& running);
+  GradSlot PlaceOf(GradNode& node);
+  void AddGrad(GradNode& node, const Tensor& grad, Memory memory);
 
   Device device_;
   Arena* arena_;
@@ -224,6 +231,8 @@ class Context {
   bool recording_ = false;
   Phase phase_ = Phase::kForward;
   std::vector<Entry> tape_;
+  Running* running_ = nullptr;                     // null: no vjp runs
+  std::span<const std::pair<Var, Tensor>> seeds_;  // of the backward pass that runs
   std::string path_;
   ScopeCost* cost_ = nullptr;
 };

@@ -1,5 +1,6 @@
 #include "kernels/embedding.h"
 
+#include "ops/dense.h"
 #include "ops/ops.h"
 
 namespace tessera {
@@ -10,7 +11,7 @@ Var Embedding(Context& ctx, const Tensor& tokens, const Var& table) {
     using E = decltype(tag);
     Tensor y = ctx.New({B, T, D}, ctx.compute);
     ctx.Run(EmbeddingArgs<E>{.token = tokens.data<int32_t>(),
-                             .table = table.data<float>(),
+                             .table = Dense(table),
                              .y = y.data<E>(),
                              .y_stride = D,
                              .rows = B * T,

@@ -1,5 +1,6 @@
 #include "kernels/gla_scan.h"
 
+#include "ops/dense.h"
 #include "ops/ops.h"
 
 namespace tessera {
@@ -25,7 +26,7 @@ GlaScanArgs<T> ArgsOf(const GlaInputs& in, const Tensor& position, const Tensor&
           .v_stride = in.v.stride(),
           .g = in.g.data<T>(),
           .g_stride = in.g.stride(),
-          .state = in.state.data<float>(),
+          .state = Dense(in.state),
           .position = position.data<int32_t>(),
           .o = o.data<T>(),
           .o_stride = o.stride(),

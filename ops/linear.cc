@@ -1,5 +1,6 @@
 #include "kernels/grouped_matmul.h"
 #include "kernels/matmul.h"
+#include "ops/dense.h"
 #include "ops/ops.h"
 #include "ops/product_args.h"
 
@@ -49,7 +50,7 @@ Var Linear(Context& ctx, const Var& x, const Var& weight, const Var& bias) {
   ctx.Run(MatmulArgs{.a = FactorOf(x.value()),
                      .b = FactorOf(weight.value(), Order::kTransposed),
                      .c = ProductOf(y),
-                     .bias = bias.defined() ? bias.data<float>() : nullptr,
+                     .bias = Dense(bias),
                      .M = M,
                      .N = N,
                      .K = K,
@@ -80,8 +81,9 @@ Var Linear(Context& ctx, const Var& x, const Var& weight, const Var& bias) {
 Var GroupedLinear(Context& ctx, const Var& x, const Var& weight, const Tensor& offsets,
                   const Var& bias) {
   const int64_t rows = x.rows(), E = weight.dim(0), N = weight.dim(1), K = weight.dim(2);
-  TESSERA_CHECK(x.dim(-1) == K, "weights of %s for an input of %s",
-                weight.shape().ToString().c_str(), x.shape().ToString().c_str());
+  TESSERA_CHECK(x.dim(-1) == K && weight.value().contiguous(),
+                "weights of %s, rows %ld apart, for an input of %s",
+                weight.shape().ToString().c_str(), weight.stride(), x.shape().ToString().c_str());
   TESSERA_CHECK(offsets.elements() == E + 1, "%ld offsets for %ld experts", offsets.elements(), E);
   TESSERA_CHECK(!bias.defined() || bias.value().elements() == E * N,
                 "biases of %s for weights of %s", bias.shape().ToString().c_str(),
@@ -94,7 +96,7 @@ Var GroupedLinear(Context& ctx, const Var& x, const Var& weight, const Tensor& o
                             .b = FactorOf(weight.value(), Order::kTransposed),
                             .b_group_stride = N * K,
                             .c = ProductOf(y),
-                            .bias = bias.defined() ? bias.data<float>() : nullptr,
+                            .bias = Dense(bias),
                             .offsets = offsets.data<int32_t>(),
                             .rows = rows,
                             .E = E,

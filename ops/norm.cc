@@ -1,5 +1,6 @@
 #include "kernels/norm.h"
 
+#include "ops/dense.h"
 #include "ops/ops.h"
 #include "ops/sum.h"
 
@@ -22,9 +23,9 @@ NormArgs<T> ForwardArgs(const Var& x, const Var& z, const Var& gain, const Var& 
           .x_stride = x.stride(),
           .z = z.data<T>(),
           .z_stride = z.stride(),
-          .gain = gain.data<float>(),
+          .gain = Dense(gain),
           .shared_gain = gain.defined() && gain.dim(-1) != x.dim(-1),
-          .bias = bias.data<float>(),
+          .bias = Dense(bias),
           .rows = x.rows(),
           .D = x.dim(-1),
           .G = o.groups,

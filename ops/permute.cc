@@ -71,9 +71,11 @@ void RunWeightGrad(Context& ctx, const Factor& dy, const Factor& x, const Maps& 
 }
 
 void CheckWeight(const Var& x, const Var& weight, const Routing& r) {
-  TESSERA_CHECK(weight.shape().rank() == 3 && weight.dim(0) == r.E && weight.dim(2) == x.dim(-1),
-                "weights of %s for %ld experts and an input of %s",
-                weight.shape().ToString().c_str(), r.E, x.shape().ToString().c_str());
+  TESSERA_CHECK(weight.shape().rank() == 3 && weight.dim(0) == r.E && weight.dim(2) == x.dim(-1) &&
+                    weight.value().contiguous(),
+                "weights of %s, rows %ld apart, for %ld experts and an input of %s",
+                weight.shape().ToString().c_str(), weight.stride(), r.E,
+                x.shape().ToString().c_str());
 }
 
 }  // namespace

@@ -78,7 +78,12 @@ Routing Route(Context& ctx, const Var& logits, const RoutingOptions& o) {
   // Losses are part of the objective in training only.
   const double balance = ctx.training ? o.balance_loss : 0, z = ctx.training ? o.z_loss : 0;
   const Tensor expert = r.expert, row_of = r.row_of;
-  r.weight = ctx.Result(r.weight.value(), {logits}, [=](Context& ctx, const Tensor& dweight) {
+  if (!ctx.recording() || logits.grad() == nullptr) return r;
+  r.weight = Leaf(r.weight.value());
+  // The losses have gradients where nobody uses the weights, too.
+  ctx.Record([=, weight = r.weight.grad()](Context& ctx) {
+    if (!weight->started && balance == 0 && z == 0) return;
+    const Tensor dweight = weight->started ? weight->grad : ctx.Zeros({R, k}, DType::kF32);
     const GradSlot d = ctx.GradOf(logits);
     ctx.Run(RoutingGradArgs{.logits = logits.data<float>(),
                             .logits_stride = logits.stride(),

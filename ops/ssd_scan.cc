@@ -1,5 +1,6 @@
 #include "kernels/ssd_scan.h"
 
+#include "ops/dense.h"
 #include "ops/ops.h"
 
 namespace tessera {
@@ -27,10 +28,10 @@ SsdScanArgs<T> ArgsOf(const SsdInputs& in, const Tensor& position, const Tensor&
           .b_stride = in.b.stride(),
           .c = in.c.data<T>(),
           .c_stride = in.c.stride(),
-          .A_log = in.A_log.data<float>(),
-          .dt_bias = in.dt_bias.data<float>(),
-          .D = in.D.data<float>(),
-          .state = in.state.data<float>(),
+          .A_log = Dense(in.A_log),
+          .dt_bias = Dense(in.dt_bias),
+          .D = Dense(in.D),
+          .state = Dense(in.state),
           .position = position.data<int32_t>(),
           .y = y.data<T>(),
           .y_stride = y.stride(),

@@ -61,6 +61,37 @@ class Net {
     return static_cast<double>(TrainPass(ctx, *model_, tokens, targets, one).data<float>()[0]);
   }
 
+  // The gradients of a random function of the hidden output of kT tokens in chunks, through the
+  // states, and what was counted on the way.
+  std::map<std::string, std::vector<float>> ChunkGradients(const std::vector<int64_t>& chunks,
+                                                           CostCounter* counter) {
+    Context ctx(Device::kCpu, &memory_);
+    ctx.counter = counter;
+    ctx.SetRecording(true);
+    parameters_.ForgetGradients();
+    std::vector<std::pair<Var, Tensor>> seeds;
+    {
+      ModelState state = model_->NewState(kB, 0);
+      int64_t at = 0;
+      for (const int64_t T : chunks) {
+        Tensor tokens = ctx.New({kB, T}, DType::kI32), seed = ctx.New({kB, T, 16}, DType::kF32);
+        ctx.position = ctx.New({kB, T}, DType::kI32);
+        std::ranges::copy(state.NextPositions(T), ctx.position.data<int32_t>());
+        for (int64_t i = 0; i < kB * T; ++i) tokens.data<int32_t>()[i] = Token(i / T, at + i % T);
+        for (int64_t i = 0; i < seed.elements(); ++i)
+          seed.data<float>()[i] = static_cast<float>(Rng(9, "seed").Normal(at * 16 * kB + i));
+        at += T;
+        seeds.emplace_back(model_->Hidden(ctx, tokens, &state), seed);
+      }
+    }
+    ctx.Backward(seeds);
+    std::map<std::string, std::vector<float>> all;
+    for (const Parameter& p : parameters_.all())
+      if (const GradRef& g = p.var.grad(); g->started)
+        all[p.name].assign(g->grad.data<float>(), g->grad.data<float>() + p.var.shape().elements());
+    return all;
+  }
+
   // The logits of the last of kT tokens: by one pass, or after chunks through the states.
   std::vector<float> Logits(const std::vector<int64_t>& chunks, int64_t capacity) {
     ModelState state = model_->NewState(kB, capacity);
@@ -163,6 +194,44 @@ TEST(Model, StatesOfEveryGraphContinueWhereTheChunkBeforeEnded) {
       for (size_t i = 0; i < whole.size(); ++i) ASSERT_NEAR(whole[i], other[i], 2e-4);
   }
 }
+
+// What a block remembers passes through a layer that is run again: the same gradients, and fewer
+// bytes kept, with states as without.
+TEST(Model, RecomputedLayersPassStatesOn) {
+  for (const char* graph :
+       {"gla: {heads: 2, conv: 3}", "mamba2: {head_dim: 8}", "attention: {heads: 2, window: 4}",
+        "attention: {heads: 2}", "moe: {experts: 4, d_ff: 12}",
+        "parallel: {branches: [{gla: {heads: 2}}, {attention: {heads: 2}}], combine: sum}"}) {
+    SCOPED_TRACE(graph);
+    const std::string layer = std::string("{") + graph;
+    Net plain("[" + layer + "}, " + layer + "}]"),
+        again("[" + layer + ", recompute: true}, " + layer + ", recompute: true}]");
+    for (const std::vector<int64_t>& chunks : {std::vector<int64_t>{kT}, {5, 1, 4, 2}}) {
+      CostCounter plain_cost, again_cost;
+      const auto want = plain.ChunkGradients(chunks, &plain_cost);
+      const auto got = again.ChunkGradients(chunks, &again_cost);
+      ASSERT_EQ(got.size(), want.size());
+      for (const auto& [name, g] : want)
+        for (size_t i = 0; i < g.size(); ++i)
+          ASSERT_NEAR(got.at(name)[i], g[i], 1e-4 * (1 + std::abs(g[i]))) << name << " " << i;
+      EXPECT_EQ(want.size() + 1, plain.parameters().all().size()) << "all but the head's";
+      EXPECT_EQ(plain_cost.Total().recompute.flops, 0);
+      EXPECT_EQ(again_cost.Total().recompute.flops,
+                again_cost.Total().forward.flops - again_cost.At("model")->forward.flops);
+      const auto kept = [](CostCounter& c) {
+        int64_t bytes = 0;
+        for (const auto& [path, s] : c.scopes())
+          if (path.starts_with("layers[0].") && path.find('.', 10) == std::string::npos)
+            bytes += s.kept_bytes;
+        return bytes;
+      };
+      EXPECT_LT(kept(again_cost), kept(plain_cost));
+    }
+  }
+}
+
+// A copy's layers would point into the config of the first.
+static_assert(!std::is_copy_constructible_v<Model> && !std::is_move_constructible_v<Model>);
 
 TEST(Model, SharedLayersHaveOneSetOfWeights) {
   Net shared("[{gla: {heads: 2}, share: a}, {gla: {heads: 2}, share: a}]"),

@@ -15,8 +15,9 @@
 
 // An op case: shapes, inputs, the op, and a reference that computes the same by another, short
 // algorithm in double. The contract (tests/op_contract.cc) holds the op to it in fp32 and bf16, on
-// every instruction set the processor has, with any number of threads: values, gradients, strided
-// inputs, accumulation, each gradient alone, and costs equal on the meta device.
+// every instruction set the processor has, with any number of threads: values, gradients, inputs
+// that are parts of what is used whole as well, one value given as two inputs, accumulation, each
+// gradient alone, and costs equal on the meta device.
 
 namespace tessera::testing {
 
@@ -66,6 +67,9 @@ struct OpCase {
   bool bf16 = true;                // false: why not stands in the case
   bool grouped = false;            // has grouped products, which sm_90 has its own kernels for
   bool finite_differences = true;  // false where the reference has kinks or ties
+  // Of the values that two inputs share when they are one: less than 1, with the reason, where such
+  // values leave no gradient to speak of.
+  double alias_scale = 1;
 
   // f is a generic callable: [](const auto& in) { using R = ...; return std::vector<Array<R>>{...};
   // }

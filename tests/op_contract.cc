@@ -1,203 +1,14 @@
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 
 #include "core/parallel.h"
 #include "kernels/simt/block.h"
 #include "kernels/simt/launch.h"
-#include "tests/op_case.h"
+#include "tests/op_run.h"
 #include "tests/test_gpu.h"
 
 namespace tessera::testing {
 namespace {
-
-constexpr int64_t kArenaBytes = int64_t{2} << 30;
-
-// How one run is made.
-struct Setup {
-  DType compute = DType::kF32;
-  bool strided = false;     // activations are columns of wider rows, the rest NaN
-  bool accumulate = false;  // gradients start at 1 and are added to (fp32)
-  int only = -1;            // this input alone wants a gradient
-};
-
-struct Outcome {
-  std::vector<std::vector<double>> outputs, grads;  // grads by input, empty where not wanted
-  Cost forward, backward;
-  int64_t peak_bytes = 0;
-};
-
-DType TypeOf(const Input& in, DType compute) {
-  return in.kind == Kind::kInt ? DType::kI32 : (in.kind == Kind::kFloat ? DType::kF32 : compute);
-}
-
-double Rounded(double v, DType t) {
-  if (t == DType::kBF16) return static_cast<float>(bf16(static_cast<float>(v)));
-  return t == DType::kF32 ? static_cast<double>(static_cast<float>(v)) : v;
-}
-
-std::vector<Array<double>> MakeInputs(const OpCase& c, DType compute) {
-  std::vector<Array<double>> arrays;
-  for (const Input& in : c.inputs) {
-    const Rng rng(7, c.name + "/" + in.name);
-    Array<double> a(in.shape);
-    const auto value = in.value ? in.value : NormalValues(1);
-    for (int64_t i = 0; i < in.shape.elements(); ++i)
-      a[i] = Rounded(value(rng, i), TypeOf(in, compute));
-    arrays.push_back(std::move(a));
-  }
-  return arrays;
-}
-
-void Put(const Tensor& t, const std::vector<double>& v) {
-  if (t.raw() == nullptr) return;
-  const int64_t C = t.shape().rank() == 0 ? 1 : t.dim(-1);
-  for (int64_t i = 0; i < t.elements(); ++i) {
-    const int64_t at = i / C * t.stride() + i % C;
-    const double x = v[static_cast<size_t>(i)];
-    switch (t.dtype()) {
-      case DType::kF32:
-        t.data<float>()[at] = static_cast<float>(x);
-        break;
-      case DType::kBF16:
-        t.data<bf16>()[at] = bf16(static_cast<float>(x));
-        break;
-      default:
-        t.data<int32_t>()[at] = static_cast<int32_t>(x);
-        break;
-    }
-  }
-}
-
-std::vector<double> Take(const Tensor& t) {
-  std::vector<double> v;
-  if (!t.defined() || t.raw() == nullptr) return v;
-  const int64_t C = t.shape().rank() == 0 ? 1 : t.dim(-1);
-  for (int64_t i = 0; i < t.elements(); ++i) {
-    const int64_t at = i / C * t.stride() + i % C;
-    v.push_back(t.dtype() == DType::kF32
-                    ? static_cast<double>(t.data<float>()[at])
-                    : static_cast<double>(static_cast<float>(t.data<bf16>()[at])));
-  }
-  return v;
-}
-
-double CotangentAt(const OpCase& c, size_t output, int64_t i, DType t) {
-  return Rounded(
-      Rng(11, c.name + "/cotangent" + std::to_string(output)).Normal(static_cast<uint64_t>(i)), t);
-}
-
-Outcome RunCase(const OpCase& c, Device device, const Setup& setup) {
-  Arena arena(device == Device::kMeta ? Arena::Memory{} : TouchableMemory(device, kArenaBytes),
-              device == Device::kMeta ? Arena::Backing::kMeta : Arena::Backing::kPoisoned);
-  CostCounter counter;
-  std::map<std::string, ExtraLoss> losses;
-  Context ctx(device, &arena);
-  ctx.compute = setup.compute;
-  ctx.training = true;
-  ctx.counter = &counter;
-  ctx.extra_losses = &losses;
-  ctx.SetRecording(true);
-  Outcome out;
-  {
-    const std::vector<Array<double>> values = MakeInputs(c, setup.compute);
-    std::vector<Var> inputs;
-    for (size_t i = 0; i < c.inputs.size(); ++i) {
-      const Input& in = c.inputs[i];
-      const DType t = TypeOf(in, setup.compute);
-      const bool strided = setup.strided && in.kind == Kind::kActivation && in.shape.rank() > 0;
-      Shape wide = in.shape;
-      if (strided) wide.Set(-1, in.shape[-1] + 5);
-      Tensor tensor = ctx.New(wide, t);
-      if (strided) tensor = tensor.Slice(3, in.shape[-1]);
-      Put(tensor, values[i].v);
-      const bool wanted = in.wants_grad && in.kind != Kind::kInt &&
-                          (setup.only < 0 || setup.only == static_cast<int>(i));
-      inputs.push_back(wanted ? Leaf(tensor) : Var(tensor));
-      if (wanted && setup.accumulate) {
-        const GradSlot slot = ctx.GradOf(inputs.back());
-        Put(slot.tensor, std::vector<double>(static_cast<size_t>(in.shape.elements()), 1.0));
-      }
-    }
-    std::vector<Var> outputs = c.run(ctx, inputs);
-    Wait(device, Mark(device));
-    std::vector<std::pair<Var, Tensor>> seeds;
-    for (size_t o = 0; o < outputs.size(); ++o) {
-      out.outputs.push_back(Take(outputs[o].value()));
-      Tensor seed = ctx.New(outputs[o].shape(), outputs[o].dtype());
-      std::vector<double> cotangent;
-      for (int64_t i = 0; i < seed.elements(); ++i)
-        cotangent.push_back(CotangentAt(c, o, i, seed.dtype()));
-      Put(seed, cotangent);
-      seeds.emplace_back(outputs[o], seed);
-    }
-    for (const auto& [name, loss] : losses) {
-      std::vector<double> v = Take(loss.value);
-      for (double& x : v) x *= loss.coefficient;
-      out.outputs.push_back(v);
-    }
-    outputs.clear();
-    ctx.Backward(seeds);
-    Wait(device, Mark(device));
-    for (const Var& in : inputs)
-      out.grads.push_back(in.grad() != nullptr && in.grad()->started ? Take(in.grad()->grad)
-                                                                     : std::vector<double>());
-  }
-  out.forward = counter.Total().forward;
-  out.backward = counter.Total().backward;
-  out.peak_bytes = arena.peak_bytes();
-  return out;
-}
-
-struct Reference {
-  std::vector<std::vector<double>> outputs, grads;
-};
-
-// Cotangents of outputs as the run rounds them; those of extra losses are 1 (coefficients are in
-// the reference).
-std::vector<std::vector<double>> Cotangents(const OpCase& c,
-                                            const std::vector<Array<double>>& outputs,
-                                            const std::vector<DType>& types) {
-  std::vector<std::vector<double>> all;
-  for (size_t o = 0; o < outputs.size(); ++o) {
-    all.emplace_back();
-    for (int64_t i = 0; i < outputs[o].shape.elements(); ++i)
-      all.back().push_back(o < types.size() ? CotangentAt(c, o, i, types[o]) : 1.0);
-  }
-  return all;
-}
-
-Reference RunReference(const OpCase& c, DType compute, const std::vector<DType>& types) {
-  const std::vector<Array<double>> inputs = MakeInputs(c, compute);
-  const std::vector<Array<double>> outputs = c.reference(inputs);
-  const auto cotangents = Cotangents(c, outputs, types);
-  Reference r;
-  for (const auto& o : outputs) r.outputs.push_back(o.v);
-  Real::Clear();
-  std::vector<Array<Real>> variables;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    Array<Real> a(inputs[i].shape);
-    const bool wanted = c.inputs[i].wants_grad && c.inputs[i].kind != Kind::kInt;
-    for (size_t j = 0; j < a.v.size(); ++j)
-      a.v[j] = wanted ? Real::Variable(inputs[i].v[j]) : Real(inputs[i].v[j]);
-    variables.push_back(std::move(a));
-  }
-  std::vector<Real> flat;
-  std::vector<double> weights;
-  const auto real_outputs = c.reference_real(variables);
-  for (size_t o = 0; o < real_outputs.size(); ++o)
-    for (size_t i = 0; i < real_outputs[o].v.size(); ++i) {
-      flat.push_back(real_outputs[o].v[i]);
-      weights.push_back(cotangents[o][i]);
-    }
-  const std::vector<double> g = Real::Gradients(flat, weights);
-  for (const auto& a : variables) {
-    r.grads.emplace_back();
-    for (const Real& x : a.v)
-      if (x.id() >= 0) r.grads.back().push_back(g[static_cast<size_t>(x.id())]);
-  }
-  Real::Clear();
-  return r;
-}
 
 // The reference's own derivative against a central difference along one random direction an input.
 void CheckFiniteDifferences(const OpCase& c, const Reference& r, const std::vector<DType>& types) {
@@ -253,24 +64,69 @@ void CheckNumbers(const OpCase& c, const std::string& where, const Setup& setup,
   for (size_t i = 0; i < want.grads.size(); ++i) {
     if (want.grads[i].empty() || (setup.only >= 0 && setup.only != static_cast<int>(i))) continue;
     std::vector<double> grad = want.grads[i];
-    if (setup.accumulate)
+    if (StartsAtOne(c.inputs[i], setup))
       for (double& g : grad) g += 1;
+    if (setup.parts != Parts::kNone && c.inputs[i].kind == Kind::kActivation)
+      grad = WithOthers(c, i, grad, setup.beside[i]);
     ExpectClose(c.name + where + " gradient of " + c.inputs[i].name, got.grads[i], grad,
                 half ? c.bars.bf16_grad_rms : c.bars.fp32_grad_rms,
                 half ? 1e9 : c.bars.fp32_grad_worst);
   }
 }
 
-std::vector<DType> OutputTypes(const OpCase& c, DType compute) {
-  Arena arena(Arena::Backing::kMeta, 1);
-  Context ctx(Device::kMeta, &arena);
-  ctx.compute = compute;
-  ctx.training = true;
-  std::vector<Var> inputs;
-  for (const Input& in : c.inputs) inputs.push_back(Var(ctx.New(in.shape, TypeOf(in, compute))));
-  std::vector<DType> types;
-  for (const Var& v : c.run(ctx, inputs)) types.push_back(v.dtype());
-  return types;
+// Every pair of differentiable inputs of one shape and type, in rounds in which no input is in two
+// pairs: each group of like inputs plays its own tournament.
+std::vector<std::vector<Pair>> AliasRounds(const OpCase& c) {
+  std::vector<std::vector<Pair>> rounds;
+  std::vector<bool> grouped(c.inputs.size());
+  for (size_t i = 0; i < c.inputs.size(); ++i) {
+    std::vector<size_t> group;
+    for (size_t j = i; j < c.inputs.size(); ++j)
+      if (!grouped[j] && Wanted(c.inputs[i]) && Wanted(c.inputs[j]) &&
+          c.inputs[i].kind == c.inputs[j].kind && c.inputs[i].shape == c.inputs[j].shape) {
+        grouped[j] = true;
+        group.push_back(j);
+      }
+    // One stays, the others move on by one place a round; an odd group has a place for none.
+    const size_t n = group.size() + group.size() % 2;
+    for (size_t round = 0; round + 1 < n; ++round) {
+      if (rounds.size() <= round) rounds.emplace_back();
+      const auto at = [&](size_t place) {
+        return place == 0 ? size_t{0} : 1 + (place - 1 + round) % (n - 1);
+      };
+      for (size_t place = 0; place < n / 2; ++place) {
+        const size_t a = at(place), b = at(n - 1 - place);
+        if (a < group.size() && b < group.size())
+          rounds[round].push_back({group[std::min(a, b)], group[std::max(a, b)]});
+      }
+    }
+  }
+  return rounds;
+}
+
+// As parts of wholes that others use, written and added to, and one value as two inputs.
+void CheckSharedInputs(const OpCase& c, const std::string& on, Device device,
+                       const std::vector<DType>& types, const Reference& want) {
+  std::vector<double> sizes;
+  for (const std::vector<double>& g : want.grads) {
+    double square = 0;
+    for (const double v : g) square += v * v;
+    sizes.push_back(square > 0 ? std::sqrt(square / static_cast<double>(g.size())) : 1);
+  }
+  for (const Parts parts : {Parts::kEvenBefore, Parts::kOddBefore}) {
+    const Setup setup{.parts = parts, .beside = sizes};
+    CheckNumbers(
+        c,
+        on + (parts == Parts::kEvenBefore ? " (whole and part, even)" : " (whole and part, odd)"),
+        setup, RunCase(c, device, setup), want);
+  }
+  for (const std::vector<Pair>& pairs : AliasRounds(c)) {
+    std::string names;
+    for (const auto& [a, b] : pairs) names += " " + c.inputs[a].name + "=" + c.inputs[b].name;
+    const Setup setup{.aliases = pairs};
+    CheckNumbers(c, on + " (alias" + names + ")", setup, RunCase(c, device, setup),
+                 RunReference(c, DType::kF32, types, pairs));
+  }
 }
 
 }  // namespace
@@ -313,10 +169,7 @@ void CheckOpCase(const OpCase& c) {
       EXPECT_EQ(first.grads, again.grads) << c.name << on << ", threads: " << threads;
     }
     SetThreads(2);
-    const Setup strided{.strided = true};
-    CheckNumbers(c, on + " (strided)", strided, RunCase(c, Device::kCpu, strided), want);
-    const Setup accumulate{.accumulate = true};
-    CheckNumbers(c, on + " (accumulating)", accumulate, RunCase(c, Device::kCpu, accumulate), want);
+    CheckSharedInputs(c, on, Device::kCpu, types, want);
     for (int i = 0; i < static_cast<int>(c.inputs.size()); ++i) {
       if (want.grads[static_cast<size_t>(i)].empty()) continue;
       const Setup alone{.only = i};
@@ -339,7 +192,8 @@ void CheckOpCase(const OpCase& c) {
 }
 
 void CheckOpCaseOnSimt(const OpCase& c) {
-  const Reference want = RunReference(c, DType::kF32, OutputTypes(c, DType::kF32));
+  const std::vector<DType> types = OutputTypes(c, DType::kF32);
+  const Reference want = RunReference(c, DType::kF32, types);
   constexpr simt::Order kOrders[] = {simt::Order::kForward, simt::Order::kReverse,
                                      simt::Order::kRandom, simt::Order::kWarps};
   Outcome first;
@@ -369,10 +223,7 @@ void CheckOpCaseOnSimt(const OpCase& c) {
   }
   simt::SetOrder(simt::Order::kForward);
   if (simt::ReportsRaces()) return;
-  const Setup strided{.strided = true};
-  CheckNumbers(c, " (strided)", strided, RunCase(c, Device::kCuda, strided), want);
-  const Setup accumulate{.accumulate = true};
-  CheckNumbers(c, " (accumulating)", accumulate, RunCase(c, Device::kCuda, accumulate), want);
+  CheckSharedInputs(c, "", Device::kCuda, types, want);
   for (int i = 0; i < static_cast<int>(c.inputs.size()); ++i) {
     if (want.grads[static_cast<size_t>(i)].empty()) continue;
     const Setup alone{.only = i};

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -96,6 +97,27 @@ TEST_F(RoutingTest, BrokenLogitsStillRouteEachTokenToDifferentExperts) {
   }
   EXPECT_EQ(Ints(r.offsets).back(), 9);
   EXPECT_TRUE(std::isnan(r.weight.data<float>()[0]));
+}
+
+// A router that only balances, or whose weights are constants to what uses them.
+TEST_F(RoutingTest, LossesReachLogitsWhoseWeightsAreNotUsed) {
+  ctx_.training = true;
+  const RoutingOptions o{
+      .top_k = 2, .softmax = RouterSoftmax::kAll, .balance_loss = 0.5, .z_loss = 0.25};
+  const auto gradient = [&](bool used) {
+    ctx_.SetRecording(true);
+    Tensor t = ctx_.New({3, 4}, DType::kF32);
+    for (int64_t i = 0; i < 12; ++i) t.data<float>()[i] = static_cast<float>(i * i % 7) / 3;
+    const Var logits = Leaf(t);
+    const Routing r = Route(ctx_, logits, o);
+    const Var y = Scale(ctx_, used ? r.weight : r.weight.Detach(), 1);
+    ctx_.Backward(y, ctx_.Zeros({3, 2}, DType::kF32));
+    EXPECT_TRUE(logits.grad()->started);
+    return logits.grad()->started ? Floats(logits.grad()->grad) : std::vector<float>();
+  };
+  const std::vector<float> want = gradient(true);
+  EXPECT_EQ(gradient(false), want);
+  EXPECT_GT(*std::max_element(want.begin(), want.end()), 0);
 }
 
 TEST(ExpertCapacity, RoundsUpAndStaysPossible) {

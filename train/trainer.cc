@@ -192,10 +192,21 @@ void Trainer::Pass(int64_t micro) {
   };
   keep(loss, tensors_->losses.data<float>() + micro);
   if (micro + 1 < t.accumulate) return;
-  for (const MetricValues& m : metrics_)
-    for (const auto& [key, value] : metrics)
-      if (key.first + "." + key.second == m.name)
-        keep(value, tensors_->outcome.data<float>() + m.first);
+  // Their places were made by a pass over one token (MetricSizes).
+  TESSERA_CHECK(metrics.size() == metrics_.size(),
+                "a batch of %ld x %ld tokens reports %zu metrics and one of a token %zu", t.batch,
+                t.seq, metrics.size(), metrics_.size());
+  for (const auto& [key, value] : metrics) {
+    const std::string name = key.first + "." + key.second;
+    const auto kept = std::find_if(metrics_.begin(), metrics_.end(),
+                                   [&](const MetricValues& m) { return m.name == name; });
+    const int64_t places = kept == metrics_.end() ? 0 : kept->count;
+    TESSERA_CHECK(value.elements() == places,
+                  "the metric %s has %ld values in a batch of %ld x %ld tokens and %ld in one of a "
+                  "token; a metric's size may not depend on the batch",
+                  name.c_str(), value.elements(), t.batch, t.seq, places);
+    keep(value, tensors_->outcome.data<float>() + kept->first);
+  }
 }
 
 void Trainer::UpdateParameters() {
