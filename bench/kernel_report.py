@@ -1,6 +1,8 @@
-"""What the compiler makes of each CUDA kernel: registers, spills, shared memory, and how many of its
-instructions are tensor-core products, asynchronous copies, matrix loads and 16-byte accesses of
-global memory. A table in Markdown on standard output; needs nvcc, c++filt and no GPU.
+"""What the compiler makes of each CUDA kernel: registers, spills, the stack (arrays that are not in
+registers), shared memory, and how many of its instructions are tensor-core products, asynchronous
+copies, matrix loads and 16-byte accesses of global memory. A table in Markdown on standard output,
+and under it what ptxas says costs speed (its notes C7500 to C7599: products that it makes wait for
+each other). Needs nvcc, c++filt and no GPU.
 
     python3 bench/kernel_report.py [--arch sm_90a] [FILE.cu ...]
 """
@@ -52,15 +54,24 @@ def report(source, nvcc, arch):
     for part in re.split(r"(?=\.(?:visible )?\.?entry )", text):
         if found := re.match(r"\.(?:visible )?\.?entry (\w+)", part):
             kernels[found[1]] = {k: len(re.findall(p, part)) for k, p in COUNTED.items()}
-    for name, spill, used in re.findall(
-        r"Compiling entry function '(\w+)'[^\0]*?(\d+) bytes spill stores[^\0]*?: Used (.*)", said
+    for name, stack, spill, used in re.findall(
+        r"Compiling entry function '(\w+)'[^\0]*?(\d+) bytes stack frame, (\d+) bytes spill stores"
+        r"[^\0]*?: Used (.*)",
+        said,
     ):
         row = kernels[name]
+        row["stack frame bytes"] = int(stack)
         row["registers"] = int(re.match(r"(\d+)", used)[1])
         row["spilled bytes"] = int(spill)
         shared = re.search(r"(\d+) bytes smem", used)
         row["static shared"] = int(shared[1]) if shared else 0
-    return kernels
+    return kernels, notes(said)
+
+
+# "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized ..."
+def notes(said):
+    found = re.findall(r"^.*(?:\(C75\d\d\)|Potential Performance Loss).*$", said, re.M)
+    return [re.sub(r"^ptxas\s+\w+\s*:\s*", "", line).strip() for line in found]
 
 
 def main():
@@ -69,15 +80,18 @@ def main():
     parser.add_argument("--arch", default="sm_90a")
     parser.add_argument("--nvcc", default="nvcc")
     options = parser.parse_args()
-    columns = ["registers", "spilled bytes", "static shared", *COUNTED]
+    columns = ["registers", "spilled bytes", "stack frame bytes", "static shared", *COUNTED]
     print("| file | kernel | " + " | ".join(columns) + " |")
     print("|---" * (2 + len(columns)) + "|")
+    losses = []
     for source in options.files or sorted(ROOT.glob("kernels/*.cu")):
-        kernels = report(source, options.nvcc, options.arch)
+        kernels, said = report(source, options.nvcc, options.arch)
+        losses += [f"- {source.name}: {note}" for note in said]
         names = readable(list(kernels))
         for mangled in sorted(kernels, key=lambda k: names[k]):
             row = kernels[mangled]
             print(f"| {source.name} | `{names[mangled]}` | " + " | ".join(str(row[c]) for c in columns) + " |", flush=True)
+    print("\nptxas has no note of lost speed." if not losses else "\nNotes of ptxas:\n\n" + "\n".join(losses))
 
 
 if __name__ == "__main__":

@@ -328,7 +328,8 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
   const AttentionArgs<T>& a = g.forward;
   const int64_t queries = a.B * a.H * a.T;
   if (queries == 0) return;
-  float* delta = ScratchFloats(g.CudaScratch());
+  const Scratch scratch(g.CudaScratch());
+  float* const delta = scratch.floats();
   const bool aligned = AlignedRows(a) && Aligned(g.dout, g.dout_stride);
   Launch(aligned ? DeltaKernel<kVector<T>, T> : DeltaKernel<1, T>,
          dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, dim3{256}, 0, g, delta);

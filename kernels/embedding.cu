@@ -96,8 +96,8 @@ void EmbeddingGrad(const EmbeddingGradArgs<T>& a) {
   const int64_t padded = CeilDivide(a.rows, 64) * 64;
   const auto sort_floats = static_cast<int64_t>(SortBytes(a.rows) / sizeof(float)) + 1;
   const int64_t floats = 3 * padded + sort_floats, foreseen = a.CudaScratch();
-  auto* const sorted =
-      reinterpret_cast<int32_t*>(ScratchFloats(floats > foreseen ? floats : foreseen));
+  const Scratch scratch(floats > foreseen ? floats : foreseen);
+  auto* const sorted = reinterpret_cast<int32_t*>(scratch.floats());
   int32_t *const rows = sorted + padded, *const keys = rows + padded;
   ForElements<float>(a.rows, 1, false, KeyBody{a.token, a.V, keys});
   SortRows(keys, a.rows, a.V + 1, sorted, rows, keys + padded);

@@ -78,7 +78,8 @@ void GlaScan(const GlaScanArgs<T>& a) {
   const int64_t size = a.K * a.V;
   const bool keep = a.kept != nullptr;
   // States first, so that they are aligned.
-  float* const last = ScratchFloats(a.CudaScratch());
+  const Scratch scratch(a.CudaScratch());
+  float* const last = scratch.floats();
   float *const between = last + a.B * a.H * size, *const whole = between + a.kept_floats();
   const StateArray states =
       Dense(keep ? a.kept : between, a.spans() - 1, a.last_state == nullptr ? nullptr : last);

@@ -170,7 +170,8 @@ void GlaScanGrad(const GlaScanGradArgs<T>& g) {
   const GlaScanArgs<T>& a = g.forward;
   if (a.B * a.T * a.H == 0) return;
   const int64_t heads = a.B * a.spans() * a.H;
-  float* const states = ScratchFloats(g.CudaScratch());
+  const Scratch scratch(g.CudaScratch());
+  float* const states = scratch.floats();
   float* const whole = states + heads * a.K * a.V;
   const StateArray dstates = Dense(states, a.spans(), nullptr);
   const bool aligned =

@@ -61,14 +61,14 @@ __global__ void __launch_bounds__(kWgThreads, 1)
 
 bool ByWarpgroups(const GroupedMatmulArgs& g) {
   const int64_t rows = g.b.order == Order::kPlain ? g.K : g.N;
-  return PrefersWgmma(g.rows) && g.precision == Precision::kBF16 && g.K > 0 && g.E > 0 &&
+  return g.precision == Precision::kBF16 && g.K > 0 && g.E > 0 && UsesWgmma(g.prefers_wgmma()) &&
          g.b_group_stride == rows * g.b.stride;
 }
 void WarpgroupMatmul(const GroupedMatmulArgs& g) {
   Stored a = g.stored_a(), b = g.stored_b();
-  float* const scratch = ScratchFloats(g.CudaScratch());
-  MakeReady(&b, scratch + a.CopyFloats());
-  MakeReady(&a, scratch, g.offsets + g.E);
+  const Scratch scratch(g.CudaScratch());
+  MakeReady(&b, scratch.floats() + a.CopyFloats());
+  MakeReady(&a, scratch.floats(), g.offsets + g.E);
   const auto map = [](const Stored& s, int64_t groups) {
     const int64_t rows = s.rows / groups;
     return MakeTensorMap(static_cast<const bf16*>(s.factor.data), s.columns, rows, groups,
@@ -132,9 +132,9 @@ __global__ void __launch_bounds__(kWgThreads, 1)
 
 void WarpgroupWeightGrad(const GroupedWeightGradArgs& g) {
   Stored dy = g.stored_dy(), x = g.stored_x();
-  float* const scratch = ScratchFloats(g.CudaScratch());
-  MakeReady(&x, scratch + dy.CopyFloats(), g.offsets + g.E);
-  MakeReady(&dy, scratch, g.offsets + g.E);
+  const Scratch scratch(g.CudaScratch());
+  MakeReady(&x, scratch.floats() + dy.CopyFloats(), g.offsets + g.E);
+  MakeReady(&dy, scratch.floats(), g.offsets + g.E);
   const auto map = [](const Stored& s) {
     return MakeTensorMap(static_cast<const bf16*>(s.factor.data), s.columns, s.rows, 1,
                          s.factor.stride, s.rows * s.factor.stride, 64);
@@ -146,7 +146,7 @@ void WarpgroupWeightGrad(const GroupedWeightGradArgs& g) {
 }
 
 void GroupedWeightGrad(const GroupedWeightGradArgs& g) {
-  if (PrefersWgmma(g.rows) && g.precision == Precision::kBF16 && g.rows > 0)
+  if (g.precision == Precision::kBF16 && g.rows > 0 && UsesWgmma(g.prefers_wgmma()))
     return WarpgroupWeightGrad(g);
   const dim3 grid{static_cast<unsigned>(CeilDivide(g.N, kTile)),
                   static_cast<unsigned>(CeilDivide(g.K, kTile)), static_cast<unsigned>(g.E)};

@@ -5,6 +5,11 @@
 
 namespace tessera {
 
+// Rows an expert from which the warpgroup instructions' tiles, 128 rows high, are filled well
+// enough. Where weights are fp32 those of all experts are rounded to a copy first: 6 bytes a
+// weight, which take as long as some hundred rows' product with it.
+inline constexpr int64_t kWgmmaRows = 64, kWgmmaRoundedRows = 256;
+
 // Products of experts, whose numbers of rows are known only when they run. Rows are sorted by
 // expert: those of expert e are [offsets[e], offsets[e+1]); rows from offsets[E] on belong to none
 // and are neither read nor written. Row lists of factors and products, where given, are indexed by
@@ -32,6 +37,9 @@ struct GroupedMatmulArgs {
   }
   bool few_rows() const {
     return rows <= MatmulArgs::kCudaFewRows && b.order == Order::kTransposed;
+  }
+  bool prefers_wgmma() const {
+    return rows >= E * (stored_b().Ready() ? kWgmmaRows : kWgmmaRoundedRows);
   }
   // What the CUDA kernels ask for, in floats, as if rows were gathered.
   int64_t CudaScratch() const {
@@ -62,6 +70,7 @@ struct GroupedWeightGradArgs {
 
   Stored stored_dy() const { return {dy, rows, N}; }
   Stored stored_x() const { return {x, rows, K}; }
+  bool prefers_wgmma() const { return rows >= E * kWgmmaRows; }
   int64_t CudaScratch() const {
     return precision == Precision::kF32 ? 0 : stored_dy().CopyFloats() + stored_x().CopyFloats();
   }

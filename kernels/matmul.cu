@@ -57,7 +57,8 @@ __global__ void __launch_bounds__(256) ColumnSumPart(ColumnSumArgs<T> a, float* 
 template <class T>
 void ColumnSum(const ColumnSumArgs<T>& a) {
   const int64_t parts = CeilDivide(a.rows, a.kCudaRows);
-  float* partial = ScratchFloats(a.CudaScratch());
+  const Scratch scratch(a.CudaScratch());
+  float* const partial = scratch.floats();
   if (parts > 0)
     Launch(ColumnSumPart<T>, FoldedGrid(CeilDivide(a.C, 256), parts, 1), dim3{256}, 0, a, partial);
   LaunchSumParts(partial, parts, a.C, a.C, a.y, a.mode);

@@ -195,7 +195,8 @@ void Routing(const RoutingArgs& a) {
   TESSERA_CHECK(a.CudaLimit().empty(), "%s", a.CudaLimit().c_str());
   const auto tokens = static_cast<unsigned>(CeilDivide(a.R, kWarps));
   const auto blocks = static_cast<unsigned>(RoutingBlocks(a.R));
-  float* entropy = ScratchFloats(a.CudaScratch());
+  const Scratch scratch(a.CudaScratch());
+  float* const entropy = scratch.floats();
   Launch(RouteKernel, dim3{tokens}, dim3{32 * kWarps}, 0, a, entropy);
   Launch(CountKernel, dim3{blocks}, dim3{kThreads}, 0, a, entropy);
   Launch(ConcludeKernel, dim3{1}, dim3{kThreads}, 0, a);

@@ -98,7 +98,8 @@ void SsdScan(const SsdScanArgs<T>& a) {
   const int64_t size = a.N * a.P, spans = a.cuda_spans();
   const bool keep = a.chunk_states != nullptr;
   // States first, so that they are aligned.
-  float* const last = ScratchFloats(a.CudaScratch());
+  const Scratch scratch(a.CudaScratch());
+  float* const last = scratch.floats();
   float* const between = last + a.B * a.H * size;
   float* const whole = between + a.B * (spans - 1) * a.H * size;
   float* const end = a.last_state == nullptr ? nullptr : last;

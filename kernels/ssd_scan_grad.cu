@@ -299,7 +299,8 @@ void SsdScanGrad(const SsdScanGradArgs<T>& g) {
   const SsdScanArgs<T>& a = g.forward;
   if (a.B * a.T * a.H == 0) return;
   const int64_t parts = a.B * a.chunks(), columns = a.G * a.N;
-  float* const whole = ScratchFloats(g.CudaScratch());
+  const Scratch scratch(g.CudaScratch());
+  float* const whole = scratch.floats();
   float *const head_sums = whole + parts * a.H, *const states = head_sums + 3 * parts * a.H;
   float* const shares = states + parts * a.H * a.N * a.P;
   const StateArray dstates = Dense(states, a.chunks(), nullptr);

@@ -7,8 +7,6 @@
 #include "arch/config.h"
 #include "core/status.h"
 #include "generate/generator.h"
-#include "kernels/matmul.h"
-#include "kernels/simt/launch.h"
 #include "tests/test_gpu.h"
 #include "train/files.h"
 #include "train/run.h"
@@ -116,11 +114,11 @@ TEST_F(GpuRuntime, MicroBatchesAreOneBatch) {
 // What kernels use between launches is taken before the first step, by each block as the one that
 // needs most.
 TEST_F(GpuRuntime, ScratchMemoryIsForeseen) {
-  simt::WgmmaAtAnySize() = true;
   for (const char* layer :
        {"{mamba2: {head_dim: 32, d_state: 64}}", "{moe: {experts: 8, d_ff: 512, shared: 1}}",
         "{gla: {heads: 2, expand_v: 2}}", "{attention: {heads: 8, kv_heads: 2}}"}) {
     ScopedHostGpu gpu(HostGpu::Mode::kLater);
+    const ScopedWgmma always("always");
     const RunConfig config =
         Config({"train.data.text=" + folder_ + "/text.txt", "train.precision=bf16"},
                std::string("model:\n  d_model: 32\n  vocab: bytes\n  layers: [") + layer + "]\n");
@@ -133,7 +131,6 @@ TEST_F(GpuRuntime, ScratchMemoryIsForeseen) {
     EXPECT_EQ(gpu->counts().allocations, allocations) << layer;
     EXPECT_GT((*trainer)->cost().cuda_scratch_bytes, 0);
   }
-  simt::WgmmaAtAnySize() = false;
 }
 
 // Validation, checkpoints and what reads them; stopped and continued, with the same bits.
@@ -225,24 +222,6 @@ TEST_F(GpuRuntime, ALossThatIsNotFiniteStopsTheStepsAfterItToo) {
   ASSERT_FALSE(report.ok());
   EXPECT_NE(report.status().message().find("nothing was updated"), std::string::npos);
   EXPECT_EQ((*trainer)->started(), 0);
-}
-
-// A kernel that fails is told of, with its op and sizes, as soon as anything is waited for.
-TEST_F(GpuRuntime, ErrorsNameTheOpAndItsSizes) {
-  ScopedHostGpu gpu(HostGpu::Mode::kLater);
-  Arena arena(DeviceMemory(Device::kCuda, 1 << 20));
-  Context ctx(Device::kCuda, &arena);
-  gpu->BeginCapture();
-  try {
-    // Takes scratch memory, which a graph cannot.
-    ctx.Run(ColumnSumArgs<float>{.x = nullptr, .x_stride = 7, .y = nullptr, .rows = 5, .C = 7});
-    ADD_FAILURE() << "nothing was thrown";
-  } catch (const CudaError& e) {
-    EXPECT_STREQ(e.what(),
-                 "column_sum rows=5 C=7: taking scratch memory while a graph is recorded");
-  }
-  std::unique_ptr<CudaDevice::Graph> graph;
-  gpu->EndCapture(&graph);
 }
 
 }  // namespace

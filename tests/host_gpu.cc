@@ -82,8 +82,8 @@ void* HostGpu::Allocate(Memory kind, int64_t bytes) {
   void* const p = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) throw CudaError("out of memory");
-  (kind == Memory::kManaged ? managed_memory_ : device_memory_)[p] = size;
-  if (mode_ == Mode::kAtOnce || kind == Memory::kManaged) return p;
+  device_memory_[p] = size;
+  if (mode_ == Mode::kAtOnce) return p;
   std::memset(p, 0xFF, static_cast<size_t>(size));  // NaN
   mprotect(p, static_cast<size_t>(size), PROT_NONE);
   return p;
@@ -92,9 +92,8 @@ void* HostGpu::Allocate(Memory kind, int64_t bytes) {
 void HostGpu::Free(Memory kind, void* p) noexcept {
   RunUntil(marks_ + 1);
   if (kind == Memory::kPinned) return std::free(p);
-  auto& memory = kind == Memory::kManaged ? managed_memory_ : device_memory_;
-  munmap(p, static_cast<size_t>(memory.at(p)));
-  memory.erase(p);
+  munmap(p, static_cast<size_t>(device_memory_.at(p)));
+  device_memory_.erase(p);
 }
 
 void HostGpu::Upload(void* to, const void* from, int64_t bytes) {
@@ -164,18 +163,22 @@ void HostGpu::Enqueue(std::function<void()> launch) {
   Do(std::move(launch));
 }
 
-// Grows, and what was given before stays for the work that has it.
-float* HostGpu::Scratch(int64_t count) {
-  if (count > scratch_floats_) {
+float* HostGpu::TakeScratch(int64_t count) {
+  float* const floats = scratch_.Take(count, [this](int64_t grown) {
     // Where work is done at once, the host has its own scratch memory outside of recordings.
     if (mode_ == Mode::kLater) Refuse("taking scratch memory");
     auto capture = std::exchange(capture_, nullptr);
-    scratch_ = static_cast<float*>(Allocate(Memory::kDevice, count * 4));
+    auto* const memory = static_cast<float*>(Allocate(Memory::kDevice, grown * 4));
     capture_ = std::move(capture);
-    scratch_floats_ = count;
-  }
-  Do([p = scratch_, count] { std::memset(p, 0xFF, static_cast<size_t>(count) * 4); });
-  return scratch_;
+    return memory;
+  });
+  Do([floats, count] { std::memset(floats, 0xFF, static_cast<size_t>(count) * 4); });
+  return floats;
+}
+// Whoever reads it later finds NaN.
+void HostGpu::GiveScratchBack(float* floats, int64_t count) {
+  Do([floats, count] { std::memset(floats, 0xFF, static_cast<size_t>(count) * 4); });
+  scratch_.GiveBack(count);
 }
 
 }  // namespace tessera::testing

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/device/cuda_device.h"
+#include "kernels/device/scratch_stack.h"
 #include "kernels/simt/launch.h"
 
 // A GPU for tests where there is none: the CUDA kernels compiled for the host, behind the interface
@@ -35,7 +36,10 @@ class HostGpu final : public CudaDevice, public simt::Stream {
   Kernel Find(const char* args_type, size_t args_bytes) override;
   void* Allocate(Memory kind, int64_t bytes) override;
   void Free(Memory kind, void* p) noexcept override;
-  void ReserveScratch(int64_t bytes) override { Scratch((bytes + 3) / 4); }
+  void ReserveScratch(int64_t bytes) override {
+    const int64_t count = (bytes + 3) / 4;
+    GiveScratchBack(TakeScratch(count), count);
+  }
   void Upload(void* to, const void* from, int64_t bytes) override;
   void Download(void* to, const void* from, int64_t bytes) override;
   void StartUpload(void* to, const void* from, int64_t bytes) override;
@@ -48,7 +52,8 @@ class HostGpu final : public CudaDevice, public simt::Stream {
   void Launch(Graph& graph) override;
 
   void Enqueue(std::function<void()> launch) override;
-  float* Scratch(int64_t count) override;
+  float* TakeScratch(int64_t count) override;
+  void GiveScratchBack(float* floats, int64_t count) override;
 
   // What was asked for so far.
   struct Counts {
@@ -66,14 +71,13 @@ class HostGpu final : public CudaDevice, public simt::Stream {
 
   Mode mode_;
   int64_t memory_bytes_;
-  bool blocking_;                                            // CUDA_LAUNCH_BLOCKING=1
-  std::map<void*, int64_t> device_memory_, managed_memory_;  // bytes mapped
+  bool blocking_;                           // CUDA_LAUNCH_BLOCKING=1
+  std::map<void*, int64_t> device_memory_;  // bytes mapped
   std::deque<Work> queue_;
   std::exception_ptr failure_;
   std::unique_ptr<std::vector<Work>> capture_;
   int64_t marks_ = 0, passed_ = 0;
-  float* scratch_ = nullptr;
-  int64_t scratch_floats_ = 0;
+  ScratchStack scratch_;
   Counts counts_;
 };
 

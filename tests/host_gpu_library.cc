@@ -1,3 +1,4 @@
+#include "kernels/device/wgmma.h"
 #include "kernels/simt/launch.h"
 #include "tests/host_gpu.h"
 
@@ -8,6 +9,12 @@ tessera::CudaDevice* TesseraCudaDevice(int interface, std::string* error) {
   using tessera::testing::HostGpu;
   if (interface != kCudaInterface) {
     *error = "of another build";
+    return nullptr;
+  }
+  try {
+    tessera::WgmmaUseOfEnvironment();
+  } catch (const tessera::CudaError& e) {
+    *error = e.what();
     return nullptr;
   }
   // Never destroyed: the program's own objects may outlive what this library has.

@@ -18,6 +18,7 @@ enum class Flaw {
   kNoInit,
   kTooFewBytes,
   kNoWait,
+  kNoFence,
   kNoProductWait,
   kMisaligned,
   kWrongStride
@@ -46,16 +47,16 @@ __global__ void OneTile(TESSERA_GRID_CONSTANT TensorMap a, TESSERA_GRID_CONSTANT
     return uint64_t{SharedAddress(p) >> 4} | uint64_t{1} << 16 | (kStride >> 4) << 32 |
            uint64_t{1} << 62;
   };
-  wgmma_fence();
+  if (kFlaw != Flaw::kNoFence) wgmma_fence(sum);
   for (int k = 0; k < kK; k += 16)
     wgmma_m64n128k16<false, false>(sum, descriptor(tiles + k), descriptor(tiles + 64 * 64 + k));
   wgmma_commit();
-  if (kFlaw != Flaw::kNoProductWait) wgmma_wait<0>();
+  if (kFlaw != Flaw::kNoProductWait) wgmma_wait<0>(sum);
   const int lane = threadIdx.x % 32, row = static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
   for (int i = 0; i < 64; ++i)
     c[(row + i / 2 % 2 * 8) * kN + i / 4 * 8 + lane % 4 * 2 + i % 2] = sum[i];
   // Products must not outlive their operands.
-  wgmma_wait<0>();
+  wgmma_wait<0>(sum);
 }
 
 class SimtHopper : public ::testing::Test {
@@ -116,6 +117,8 @@ TEST_F(SimtHopper, MisuseIsFound) {
     EXPECT_NE(said.find(part), std::string::npos) << said;
   };
   expect(Said<Flaw::kNoInit>(), "mbarrier_expect (");
+  expect(Said<Flaw::kNoFence>(), "wgmma (");
+  expect(Said<Flaw::kNoFence>(), "its thread had the sums since the last wgmma_fence");
   expect(Said<Flaw::kNoInit>(), "a barrier that is not initialised");
   expect(Said<Flaw::kTooFewBytes>(), "mbarrier_wait (");  // waits for ever
   expect(Said<Flaw::kMisaligned>(), "tma_load (");

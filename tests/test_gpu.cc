@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <utility>
 
+#include "core/check.h"
 #include "kernels/simt/launch.h"
 
 namespace tessera::testing {
@@ -48,10 +51,40 @@ bool RealGpu() {
   return real;
 }
 
+bool HasWgmma() {
+  const std::string name = Cuda().Name();
+  return name == "the host" || name.find(", sm_9") != std::string::npos;
+}
+
+ScopedWgmma::ScopedWgmma(const char* use) {
+  if (const char* const before = std::getenv("TESSERA_WGMMA")) before_ = before;
+  setenv("TESSERA_WGMMA", use, 1);
+}
+ScopedWgmma::~ScopedWgmma() {
+  if (before_)
+    setenv("TESSERA_WGMMA", before_->c_str(), 1);
+  else
+    unsetenv("TESSERA_WGMMA");
+}
+
+Arena::Memory PinnedBlock::Take(int64_t bytes) {
+  const int64_t begin = parts_.empty() ? 0 : parts_.back().end,
+                end = begin + (bytes + 255) / 256 * 256;
+  TESSERA_CHECK(end <= bytes_, "a pinned block of %ld bytes, %ld taken, cannot hold %ld more",
+                bytes_, begin, bytes);
+  parts_.push_back({begin, end, true});
+  return {buffer_.as<char>() + begin, bytes, [this, part = parts_.size() - 1] {
+            parts_[part].live = false;
+            while (!parts_.empty() && !parts_.back().live) parts_.pop_back();
+          }};
+}
+
 Arena::Memory TouchableMemory(Device device, int64_t bytes) {
   if (device != Device::kCuda || !RealGpu()) return Arena::HostMemory(bytes);
-  void* const p = Cuda().Allocate(CudaDevice::Memory::kManaged, bytes);
-  return {p, bytes, [p] { Cuda().Free(CudaDevice::Memory::kManaged, p); }};
+  constexpr int64_t kMost = int64_t{64} << 20;  // what a test really uses is a few megabytes
+  // Never given back: the GPU may be closed before it would be.
+  static auto* const block = new PinnedBlock(4 * kMost);
+  return block->Take(std::min(bytes, kMost));
 }
 
 }  // namespace tessera::testing

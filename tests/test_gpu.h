@@ -1,6 +1,10 @@
 #ifndef TESSERA_TESTS_TEST_GPU_H_
 #define TESSERA_TESTS_TEST_GPU_H_
 
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "core/arena.h"
 #include "kernels/device/memory.h"
 #include "tests/host_gpu.h"
@@ -24,7 +28,40 @@ class ScopedHostGpu {
 
 // Whether it is a real one.
 bool RealGpu();
-// For tensors that tests write and read themselves.
+
+// Whether the open GPU has sm_90's warpgroup instructions; the host's has.
+bool HasWgmma();
+// TESSERA_WGMMA for the life of the object.
+class ScopedWgmma {
+ public:
+  explicit ScopedWgmma(const char* use);
+  ~ScopedWgmma();
+  ScopedWgmma(const ScopedWgmma&) = delete;
+  ScopedWgmma& operator=(const ScopedWgmma&) = delete;
+
+ private:
+  std::optional<std::string> before_;
+};
+
+// One block of the host's memory that a GPU's kernels read and write where it lies, handed out in
+// parts, the last of which are handed out again once they are back. A thousand cases take it once.
+class PinnedBlock {
+ public:
+  explicit PinnedBlock(int64_t bytes) : buffer_(Device::kCuda, bytes), bytes_(bytes) {}
+  Arena::Memory Take(int64_t bytes);
+
+ private:
+  struct Part {
+    int64_t begin, end;
+    bool live;
+  };
+  HostBuffer buffer_;
+  int64_t bytes_;
+  std::vector<Part> parts_;
+};
+
+// For tensors that tests write and read themselves: as much as is asked for on the host, and some
+// megabytes of a block that is taken once on a real GPU.
 Arena::Memory TouchableMemory(Device device, int64_t bytes);
 
 }  // namespace tessera::testing

@@ -44,6 +44,9 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Make(const RunConfig& config, 
                                                        Device device) {
   const TrainConfig& t = config.train;
   TESSERA_RETURN_IF_ERROR(CheckDevice(device, config.model, vocab_size, t.precision));
+  // Before the question what is free: a GPU's takes memory for its time, and its library for good.
+  const double peak_flops = device == Device::kCuda ? Cuda().MeasurePeakFlops(t.precision)
+                                                    : MeasurePeakFlops(t.precision);
   const ModelCost cost = MeasureCost(config.model, vocab_size, t.batch, t.seq, t.precision);
   std::vector<MetricValues> metrics;
   int64_t floats = kOutcomeFloats;
@@ -56,9 +59,6 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Make(const RunConfig& config, 
   const Model model(config.model, vocab_size, &parameters);
   const StepTensors tensors(&arena, Device::kMeta, parameters, t, floats);
   const int64_t parameter_bytes = arena.peak_bytes();
-  // Before the memory is looked at: measuring takes some for itself.
-  const double peak_flops = device == Device::kCuda ? Cuda().MeasurePeakFlops(t.precision)
-                                                    : MeasurePeakFlops(t.precision);
   const int64_t scratch = device == Device::kCuda ? cost.cuda_scratch_bytes : 0;
   const int64_t need = parameter_bytes + cost.activation_bytes + scratch;
   const std::string what = absl::StrFormat(

@@ -1,12 +1,14 @@
 """The cases of bench_gpu by other libraries on the same GPU, at the same shapes and number types:
 PyTorch (torch.compile for what it fuses, scaled_dot_product_attention by FlashAttention and cuDNN,
 matmul), flash-linear-attention and mamba-ssm, each where it imports. Reads bench_gpu's JSON, adds
-"peers" to its rows (seconds forward, and forward and backward) and writes it to standard output.
+"peers" to its rows (seconds forward, and forward and backward) and writes it to another file, anew
+after each row: whoever stops this program has what was measured. What compiles first comes last.
 
-    python3 bench/peers/gpu_ops.py build/bench_gpu.json >with_peers.json
+    python3 bench/peers/gpu_ops.py build/bench_gpu.json with_peers.json
 """
 
 import json
+import os
 import sys
 
 try:
@@ -156,15 +158,28 @@ CASES = {
 }
 
 
+COMPILED = {"add", "swiglu", "rms_norm", "layer_norm"}
+
+
+def write(document, path):
+    with open(path + ".new", "w") as file:
+        json.dump(document, file, indent=2)
+        file.write("\n")
+    os.replace(path + ".new", path)
+
+
 def main():
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    if len(sys.argv) != 3 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     if not torch.cuda.is_available():
         sys.exit("gpu_ops: this PyTorch finds no GPU")
-    document = json.load(open(sys.argv[1]))
-    for row in document["cases"]:
+    with open(sys.argv[1]) as file:
+        document = json.load(file)
+    document["peer_versions"] = {"PyTorch": torch.__version__}
+    document["peers_missing"] = missing
+    for row in sorted(document["cases"], key=lambda r: r["name"] in COMPILED):
         make = CASES.get(row["name"])
-        if not make:
+        if not make or "error" in row:
             continue
         dtype = torch.bfloat16 if row["dtype"] == "bf16" else torch.float32
         row["peers"] = {}
@@ -178,11 +193,9 @@ def main():
             except Exception as e:  # a peer that cannot is a result too
                 row["peers"][name] = {"error": f"{type(e).__name__}: {e}".split("\n")[0]}
             print(f"{row['name']} {row['shape']} {name}: {row['peers'][name]}", file=sys.stderr)
+            write(document, sys.argv[2])
         torch.cuda.empty_cache()
-    document["peer_versions"] = {"PyTorch": torch.__version__}
-    document["peers_missing"] = missing
-    json.dump(document, sys.stdout, indent=2)
-    print()
+    write(document, sys.argv[2])
 
 
 if __name__ == "__main__":

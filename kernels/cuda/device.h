@@ -27,7 +27,7 @@
 //   void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 //     // d[16, 8] += a[16, 8] b[8, 8]: PTX mma.sync.m16n8k8
 //   What sm_90 adds (PTX ISA: mbarrier, cp.async.bulk.tensor, wgmma). For kernels that are launched
-//   where PrefersWgmma(rows) says so; elsewhere they trap:
+//   where UsesWgmma(preferred) says so; elsewhere they trap:
 //   TensorMap MakeTensorMap(const bf16* data, columns, rows, groups, row_stride, group_stride,
 //                           int box_rows);
 //     // by the host: `groups` matrices, strides in elements and multiples of 8, data aligned to 16
@@ -49,10 +49,13 @@
 //     // d[64, 128] += a[64, 16] b[16, 128] by the four warps of a warpgroup; a and b are
 //     descriptors
 //     // of shared memory (kernels/cuda/warpgroup_product.h); ByK: stored by rows of k, not of m or
-//     // n. wgmma_fence() before the first; then wgmma_commit() and wgmma_wait<n>(), as cp_async's
+//     // n. wgmma_fence(d) after the thread touched d and before the next; then wgmma_commit() and
+//     // wgmma_wait<n>(d), as cp_async's, before it touches d again
+//   void CheckAligned(const void* p, size_t bytes);   // on the host: an access of so many at once
 //   void Launch(kernel, dim3 grid, dim3 block, int64_t shared_bytes, arguments...);
-//   float* ScratchFloats(int64_t count);    // device memory for partial results between launches:
-//     // contents undefined, valid until the next call
+//   Scratch scratch(int64_t count);   // scratch.floats(): device memory for partial results
+//   between
+//     // launches, aligned to 256 bytes; contents undefined, its own until the object dies
 //   size_t SortBytes(int64_t count);
 //   void SortRows(const int32_t* keys, int64_t count, int64_t end, int32_t* sorted, int32_t* rows,
 //                 void* scratch);

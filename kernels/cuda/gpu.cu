@@ -1,10 +1,14 @@
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <cstdio>
-#include <vector>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/runtime.h"
-#include "kernels/device/cuda_device.h"
+#include "kernels/device/wgmma.h"
 #include "kernels/matmul.h"
 
 // NVIDIA's GPUs behind the interface of kernels/device/cuda_device.h: one device (the first that
@@ -23,11 +27,24 @@ struct NvidiaGraph : CudaDevice::Graph {
   cudaGraphExec_t exec;
 };
 
+// In [-1, 1), by a hash of the index.
+template <class T>
+__global__ void RandomNumbers(T* to, int64_t count) {
+  const int64_t step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
+    uint64_t x = (static_cast<uint64_t>(i) + 1) * 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 29) * 0xbf58476d1ce4e5b9u;
+    to[i] = FromFloat<T>(static_cast<float>(static_cast<int32_t>(x >> 32)) * 0x1p-31f);
+  }
+}
+
 class NvidiaGpu final : public CudaDevice {
  public:
   explicit NvidiaGpu(const cudaDeviceProp& properties) : properties_(properties) {
     for (cudaEvent_t& e : events_)
       Check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "an event");
+    const char* const blocking = std::getenv("CUDA_LAUNCH_BLOCKING");
+    blocking_ = blocking != nullptr && std::strcmp(blocking, "1") == 0;
     OpenLibrary();
   }
 
@@ -45,36 +62,38 @@ class NvidiaGpu final : public CudaDevice {
   }
 
   double MeasurePeakFlops(DType compute) override {
-    constexpr int64_t kSize = 4096;
-    const int64_t bytes = kSize * kSize * SizeOf(compute);
-    char* const memory = static_cast<char*>(Allocate(Memory::kDevice, 3 * bytes));
-    Zero(memory, 1, 3 * bytes, 3 * bytes);
+    double& peak = compute == DType::kBF16 ? bf16_flops_ : fp32_flops_;
+    if (peak > 0) return peak;
+    const int64_t size_of = SizeOf(compute);
+    int64_t size = 8192;  // halved where most of the memory is taken
+    while (size > 1024 && 3 * size * size * size_of > FreeBytes() / 2) size /= 2;
+    const int64_t bytes = size * size * size_of;
+    const Numbers memory(this, 3 * bytes, compute);
     const MatmulArgs product = {
-        .a = {.data = memory, .dtype = compute, .stride = kSize},
-        .b = {.data = memory + bytes, .dtype = compute, .stride = kSize},
-        .c = {.data = memory + 2 * bytes, .dtype = compute, .stride = kSize},
-        .M = kSize,
-        .N = kSize,
-        .K = kSize,
+        .a = {.data = memory.p, .dtype = compute, .stride = size},
+        .b = {.data = memory.p + bytes, .dtype = compute, .stride = size},
+        .c = {.data = memory.p + 2 * bytes, .dtype = compute, .stride = size},
+        .M = size,
+        .N = size,
+        .K = size,
         .precision = compute == DType::kBF16 ? Precision::kBF16 : Precision::kF32};
-    const double seconds = BestSeconds([&] {
+    const double seconds = WarmSeconds([&] {
       if (!LibraryProduct(product))
-        throw CudaError("cuBLASLt has no product of 4096 x 4096 x 4096");
+        throw CudaError("cuBLASLt has no product of " + std::to_string(size) + " cubed");
     });
-    Free(Memory::kDevice, memory);
-    return static_cast<double>(product.cost().flops) / seconds;
+    return peak = static_cast<double>(product.cost().flops) / seconds;
   }
 
   double MeasureCopyBandwidth() override {
-    const int64_t bytes = std::min<int64_t>(int64_t{1} << 30, FreeBytes() / 4);
-    char* const memory = static_cast<char*>(Allocate(Memory::kDevice, 2 * bytes));
-    const double seconds = BestSeconds([&] {
-      Check(cudaMemcpyAsync(memory + bytes, memory, static_cast<size_t>(bytes),
+    if (copy_bandwidth_ > 0) return copy_bandwidth_;
+    const int64_t bytes = std::min<int64_t>(int64_t{1} << 30, FreeBytes() / 4) / 256 * 256;
+    const Numbers memory(this, 2 * bytes, DType::kF32);
+    const double seconds = WarmSeconds([&] {
+      Check(cudaMemcpyAsync(memory.p + bytes, memory.p, static_cast<size_t>(bytes),
                             cudaMemcpyDeviceToDevice, Stream()),
             "a copy within the GPU");
     });
-    Free(Memory::kDevice, memory);
-    return 2 * static_cast<double>(bytes) / seconds;
+    return copy_bandwidth_ = 2 * static_cast<double>(bytes) / seconds;
   }
 
   Kernel Find(const char* args_type, size_t args_bytes) override {
@@ -86,17 +105,11 @@ class NvidiaGpu final : public CudaDevice {
     const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
     const std::string what = std::to_string(bytes) + " bytes of its memory, of which " +
                              std::to_string(FreeBytes()) + " are free";
-    switch (kind) {
-      case Memory::kDevice:
-        Check(cudaMalloc(&p, size), what);
-        break;
-      case Memory::kPinned:
-        Check(cudaMallocHost(&p, size), std::to_string(bytes) + " bytes of pinned memory");
-        break;
-      case Memory::kManaged:
-        Check(cudaMallocManaged(&p, size), what);
-        break;
-    }
+    if (kind == Memory::kPinned)
+      Check(cudaHostAlloc(&p, size, cudaHostAllocMapped),
+            std::to_string(bytes) + " bytes of pinned memory");
+    else
+      Check(cudaMalloc(&p, size), what);
     return p;
   }
   void Free(Memory kind, void* p) noexcept override {
@@ -107,10 +120,12 @@ class NvidiaGpu final : public CudaDevice {
       cudaFree(p);
   }
 
-  void ReserveScratch(int64_t bytes) override { ScratchFloats((bytes + 3) / 4); }
+  void ReserveScratch(int64_t bytes) override { Scratch((bytes + 3) / 4); }
 
-  // The driver takes memory that is not pinned into a buffer of its own before it returns.
-  void Upload(void* to, const void* from, int64_t bytes) override { StartUpload(to, from, bytes); }
+  void Upload(void* to, const void* from, int64_t bytes) override {
+    StartUpload(to, from, bytes);
+    Check(cudaStreamSynchronize(Stream()), "a copy to the GPU, or work before it");
+  }
   void Download(void* to, const void* from, int64_t bytes) override {
     StartDownload(to, from, bytes);
     Check(cudaStreamSynchronize(Stream()), "work before a copy to the host");
@@ -132,6 +147,7 @@ class NvidiaGpu final : public CudaDevice {
                                 static_cast<size_t>(row_bytes), static_cast<size_t>(rows),
                                 Stream());
     Check(result, "zeros");
+    Settle();
   }
 
   int64_t Mark() override {
@@ -151,6 +167,8 @@ class NvidiaGpu final : public CudaDevice {
   void EndCapture(std::unique_ptr<Graph>* graph) override {
     cudaGraph_t recorded = nullptr;
     Check(cudaStreamEndCapture(Stream(), &recorded), "recording a graph");
+    const std::unique_ptr<CUgraph_st, cudaError_t (*)(cudaGraph_t)> owner(recorded,
+                                                                          cudaGraphDestroy);
     if (*graph != nullptr) {
       cudaGraphExecUpdateResultInfo info;
       const cudaError_t updated =
@@ -165,38 +183,66 @@ class NvidiaGpu final : public CudaDevice {
       Check(cudaGraphInstantiate(&exec, recorded, 0), "making a graph");
       *graph = std::make_unique<NvidiaGraph>(exec);
     }
-    Check(cudaGraphDestroy(recorded), "giving a graph back");
   }
   void Launch(Graph& graph) override {
     Check(cudaGraphLaunch(static_cast<NvidiaGraph&>(graph).exec, Stream()), "launching a graph");
+    Settle();
   }
 
  private:
-  // The best of several runs, so that clocks have time to rise.
-  template <class Work>
-  static double BestSeconds(Work&& work) {
-    cudaEvent_t begin, end;
-    Check(cudaEventCreate(&begin), "an event");
-    Check(cudaEventCreate(&end), "an event");
-    float best = 0;
-    for (int i = 0; i < 12; ++i) {
-      Check(cudaEventRecord(begin, Stream()), "an event");
-      work();
-      Check(cudaEventRecord(end, Stream()), "an event");
-      Check(cudaEventSynchronize(end), "a measurement of the GPU");
-      float ms = 0;
-      Check(cudaEventElapsedTime(&ms, begin, end), "an event");
-      best = best == 0 ? ms : std::min(best, ms);
+  // Random numbers in memory of their own: a card multiplies zeros faster than anything else.
+  struct Numbers {
+    Numbers(NvidiaGpu* gpu, int64_t bytes, DType type)
+        : gpu(gpu), p(static_cast<char*>(gpu->Allocate(Memory::kDevice, bytes))) {
+      const int64_t count = bytes / SizeOf(type);
+      const dim3 grid{1024}, block{256};
+      if (type == DType::kBF16)
+        tessera::Launch(RandomNumbers<bf16>, grid, block, 0, reinterpret_cast<bf16*>(p), count);
+      else
+        tessera::Launch(RandomNumbers<float>, grid, block, 0, reinterpret_cast<float*>(p), count);
     }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    return 1e-3 * static_cast<double>(best);
+    ~Numbers() { gpu->Free(Memory::kDevice, p); }
+    Numbers(const Numbers&) = delete;
+    Numbers& operator=(const Numbers&) = delete;
+    NvidiaGpu* gpu;
+    char* p;
+  };
+
+  // Of one run: the median of several rounds on a card whose clocks have had time to rise.
+  template <class Work>
+  double WarmSeconds(Work&& work) {
+    using Clock = std::chrono::steady_clock;
+    const auto seconds = [&](int runs) {
+      const auto start = Clock::now();
+      for (int i = 0; i < runs; ++i) work();
+      Check(cudaStreamSynchronize(Stream()), "a measurement of the GPU");
+      return std::chrono::duration<double>(Clock::now() - start).count();
+    };
+    constexpr double kWarm = 0.25, kRound = 0.03;
+    seconds(1);
+    const int some = std::clamp(static_cast<int>(kRound / seconds(1)), 1, 1000);
+    for (double warm = 0; warm < kWarm;) warm += seconds(some);
+    const int runs = std::clamp(static_cast<int>(kRound / (seconds(some) / some)), 1, 1000);
+    std::array<double, 7> rounds;
+    for (double& r : rounds) r = seconds(runs) / runs;
+    std::sort(rounds.begin(), rounds.end());
+    return rounds[rounds.size() / 2];
+  }
+
+  // With CUDA_LAUNCH_BLOCKING=1 the driver waits for each kernel; this is for what is none.
+  void Settle() {
+    if (!blocking_) return;
+    cudaStreamCaptureStatus status;
+    Check(cudaStreamIsCapturing(Stream(), &status), "work");
+    if (status == cudaStreamCaptureStatusNone) Check(cudaStreamSynchronize(Stream()), "work");
   }
 
   static constexpr int kEvents = 64;
   cudaDeviceProp properties_;
   cudaEvent_t events_[kEvents];
   int64_t marks_ = 0;
+  bool blocking_ = false;  // CUDA_LAUNCH_BLOCKING=1
+  double bf16_flops_ = 0, fp32_flops_ = 0, copy_bandwidth_ = 0;
 };
 
 // The device, or why there is none.
@@ -239,6 +285,11 @@ CudaDevice* Open(int interface, std::string* error) {
     *error = std::string(properties.name) + " has " +
              std::to_string(properties.sharedMemPerBlockOptin / 1024) +
              " KiB of shared memory for a block; the kernels need 163 (A100, H100, H200, B200)";
+    return nullptr;
+  }
+  if (WgmmaUseOfEnvironment() == WgmmaUse::kAlways && properties.major != 9) {
+    *error = "TESSERA_WGMMA is always, but " + std::string(properties.name) +
+             " has no warpgroup instructions (sm_90 has them); use auto or never";
     return nullptr;
   }
   static NvidiaGpu gpu(properties);

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <map>
+#include <optional>
 
 #include "kernels/cuda/rounded.h"
 #include "kernels/device/cuda_device.h"
@@ -136,12 +137,13 @@ bool LibraryProduct(const MatmulArgs& m) {
   Stored a = m.stored_a(), b = m.stored_b(), bias = m.rounded_bias();
   const Stored c = {{m.c.data, m.c.dtype, m.c.stride}, m.M, m.N};
   if (!c.Aligned16()) return false;
+  std::optional<Scratch> scratch;  // until the product is asked for
   if (half) {
     const int64_t of_a = a.ScratchFloats(), of_b = b.ScratchFloats();
-    float* const scratch = ScratchFloats(m.CudaScratch());
-    if (bias.rows > 0) MakeReady(&bias, scratch + of_a + of_b);
-    MakeReady(&b, scratch + of_a);
-    MakeReady(&a, scratch);
+    scratch.emplace(m.CudaScratch());
+    if (bias.rows > 0) MakeReady(&bias, scratch->floats() + of_a + of_b);
+    MakeReady(&b, scratch->floats() + of_a);
+    MakeReady(&a, scratch->floats());
   } else if (a.factor.dtype != DType::kF32 || b.factor.dtype != DType::kF32 || !a.Aligned16() ||
              !b.Aligned16() || bias.rows > 0) {
     return false;

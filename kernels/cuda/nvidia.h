@@ -103,10 +103,13 @@ __device__ __forceinline__ void mma_tf32(float (&d)[4], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The host's half checks accesses of several elements at a time.
+__device__ __forceinline__ void CheckAligned(const void*, size_t) {}
+
 #define TESSERA_GRID_CONSTANT const __grid_constant__
 using TensorMap = CUtensorMap;
 using cuda::MakeTensorMap;
-using cuda::PrefersWgmma;
+using cuda::UsesWgmma;
 
 __device__ __forceinline__ void mbarrier_init(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
@@ -118,7 +121,7 @@ __device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
 }
 
 // sm_90a's own instructions. Kernels that have them are launched on no other device
-// (PrefersWgmma), but are compiled for all.
+// (UsesWgmma), but are compiled for all.
 #if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define TESSERA_SM90A(...) __trap()
 #else
@@ -155,15 +158,25 @@ __device__ __forceinline__ void tma_load(void* to, const TensorMap& map, int col
 __device__ __forceinline__ void fence_proxy_async() {
   TESSERA_SM90A("fence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ __forceinline__ void wgmma_fence() {
+// Sums that products write behind the compiler's back: what it does with their registers before
+// this stays before it, and what it does after stays after.
+template <int N>
+__device__ __forceinline__ void KeepInRegisters(float (&sums)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(sums[i])::"memory");
+}
+template <int N>
+__device__ __forceinline__ void wgmma_fence(float (&sums)[N]) {
+  KeepInRegisters(sums);
   TESSERA_SM90A("wgmma.fence.sync.aligned;" ::: "memory");
 }
 __device__ __forceinline__ void wgmma_commit() {
   TESSERA_SM90A("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-template <int kInFlight>
-__device__ __forceinline__ void wgmma_wait() {
+template <int kInFlight, int N>
+__device__ __forceinline__ void wgmma_wait(float (&sums)[N]) {
   TESSERA_SM90A("wgmma.wait_group.sync.aligned %0;" ::"n"(kInFlight) : "memory");
+  KeepInRegisters(sums);
 }
 template <bool kAByK, bool kBByK>
 __device__ __forceinline__ void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b) {
@@ -198,19 +211,14 @@ __device__ __forceinline__ void wgmma_m64n128k16(float (&d)[64], uint64_t a, uin
 #undef TESSERA_SM90A
 
 using cuda::LibraryProduct;
-using cuda::ScratchFloats;
+using cuda::Scratch;
 using cuda::SortBytes;
 using cuda::SortRows;
 
 template <class... P, class... A>
 void Launch(void (*kernel)(P...), dim3 grid, dim3 block, int64_t shared_bytes, A&&... arguments) {
   const auto bytes = static_cast<size_t>(shared_bytes);
-  // What a kernel gets unasked; it may have more by an attribute.
-  if (constexpr int64_t kUnaskedBytes = 48 * 1024; shared_bytes > kUnaskedBytes)
-    cuda::CheckLaunch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           static_cast<int>(shared_bytes)),
-                      grid, block, bytes);
+  if (bytes > 0) cuda::AllowSharedMemory(reinterpret_cast<const void*>(kernel));
   kernel<<<grid, block, bytes, cuda::Stream()>>>(static_cast<P>(std::forward<A>(arguments))...);
   cuda::CheckLaunch(cudaGetLastError(), grid, block, bytes);
 }

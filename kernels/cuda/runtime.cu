@@ -1,13 +1,19 @@
-#include <algorithm>
+#include <unordered_set>
 
 #include "kernels/cuda/runtime.h"
-#include "kernels/device/cuda_device.h"
+#include "kernels/device/scratch_stack.h"
+#include "kernels/device/wgmma.h"
 
 namespace tessera::cuda {
 namespace {
 
 std::string Size(dim3 d) {
   return "(" + std::to_string(d.x) + "," + std::to_string(d.y) + "," + std::to_string(d.z) + ")";
+}
+
+ScratchStack& TheScratch() {
+  static ScratchStack stack;
+  return stack;
 }
 
 }  // namespace
@@ -33,35 +39,45 @@ cudaStream_t Stream() {
   return stream;
 }
 
-// What was given before is kept, since graphs hold its address; growing at least to twice the size
-// bounds what is lost by that.
-float* ScratchFloats(int64_t count) {
-  static float* buffer = nullptr;
-  static int64_t capacity = 0;
-  if (count <= capacity) return buffer;
-  const int64_t grown = std::max(count, 2 * capacity);
-  const size_t bytes = static_cast<size_t>(grown) * sizeof(float);
-  const std::string what = "scratch memory of " + std::to_string(bytes) + " bytes";
-  cudaStreamCaptureStatus status;
-  Check(cudaStreamIsCapturing(Stream(), &status), what);
-  if (status != cudaStreamCaptureStatusNone)
-    throw CudaError(what + " cannot be taken while a graph is recorded");
-  void* taken = nullptr;
-  Check(cudaMalloc(&taken, bytes), what);
-  buffer = static_cast<float*>(taken);
-  capacity = grown;
-  return buffer;
+Scratch::Scratch(int64_t count) : count_(count) {
+  floats_ = TheScratch().Take(count, [](int64_t floats) {
+    const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
+    const std::string what = "scratch memory of " + std::to_string(bytes) + " bytes";
+    cudaStreamCaptureStatus status;
+    Check(cudaStreamIsCapturing(Stream(), &status), what);
+    if (status != cudaStreamCaptureStatusNone)
+      throw CudaError(what + " cannot be taken while a graph is recorded");
+    void* taken = nullptr;
+    Check(cudaMalloc(&taken, bytes), what);
+    return static_cast<float*>(taken);
+  });
+}
+Scratch::~Scratch() { TheScratch().GiveBack(count_); }
+
+void AllowSharedMemory(const void* kernel) {
+  static std::unordered_set<const void*> allowed;
+  if (allowed.count(kernel) > 0) return;
+  int device = 0, most = 0;
+  cudaFuncAttributes attributes;
+  Check(cudaGetDevice(&device), "the device");
+  Check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "its shared memory");
+  Check(cudaFuncGetAttributes(&attributes, kernel), "a kernel's attributes");
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             most - static_cast<int>(attributes.sharedSizeBytes)),
+        "shared memory for a kernel");
+  allowed.insert(kernel);
 }
 
-bool PrefersWgmma(int64_t rows) {
-  constexpr int64_t kLeastRows = 512;
+bool UsesWgmma(bool preferred) {
   static const bool there = [] {
     int device = 0, major = 0;
     Check(cudaGetDevice(&device), "the device");
     Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "its kind");
     return major == 9;
   }();
-  return there && rows >= kLeastRows;
+  const WgmmaUse use = WgmmaUseOfEnvironment();
+  return there && (use == WgmmaUse::kAuto ? preferred : use == WgmmaUse::kAlways);
 }
 
 CUtensorMap MakeTensorMap(const bf16* data, int64_t columns, int64_t rows, int64_t groups,

@@ -23,6 +23,7 @@ struct alignas(sizeof(T) * N) Pack {
 
 template <int N, class T>
 __device__ __forceinline__ void Load(const T* p, float (&v)[N]) {
+  CheckAligned(p, sizeof(Pack<T, N>));
   const auto pack = *reinterpret_cast<const Pack<T, N>*>(p);
 #pragma unroll
   for (int i = 0; i < N; ++i) v[i] = ToFloat(pack.v[i]);
@@ -32,6 +33,7 @@ __device__ __forceinline__ void Store(T* p, const float (&v)[N]) {
   Pack<T, N> pack;
 #pragma unroll
   for (int i = 0; i < N; ++i) pack.v[i] = FromFloat<T>(v[i]);
+  CheckAligned(p, sizeof(Pack<T, N>));
   *reinterpret_cast<Pack<T, N>*>(p) = pack;
 }
 // Writes a gradient, or adds to it.

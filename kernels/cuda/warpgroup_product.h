@@ -105,23 +105,24 @@ __device__ __forceinline__ void WarpgroupProduct(const TensorMap& a, const Tenso
   const int half = static_cast<int>(threadIdx.x) / 128 - 1, lane = threadIdx.x % 32;
   float sum[64];
 #pragma unroll
-  for (float& s : sum) s = 0;
+  for (int i = 0; i < 64; ++i) sum[i] = 0;
+#pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     const int stage = step % kWgStages;
     mbarrier_wait(full + stage, step / kWgStages % 2);
     if (kClear && depth - step * kWgDepth < kWgDepth)
       WgClear(shared, stage, static_cast<int>(depth - step * kWgDepth));
-    wgmma_fence();
+    wgmma_fence(sum);
 #pragma unroll
     for (int k = 0; k < kWgDepth; k += 16)
       wgmma_m64n128k16<kAByK, kBByK>(sum, WgDescriptor<kAByK>(shared.A(stage) + half * kWgBox, k),
                                      WgDescriptor<kBByK>(shared.B(stage), k));
     wgmma_commit();
     // The products of the step before are done, and its stage is free.
-    wgmma_wait<1>();
+    wgmma_wait<1>(sum);
     if (step > 0 && lane == 0) mbarrier_arrive(free + (step - 1) % kWgStages);
   }
-  wgmma_wait<0>();
+  wgmma_wait<0>(sum);
   const int row = 64 * half + static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
 #pragma unroll
   for (int i = 0; i < 64; ++i) put(row + i / 2 % 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2, sum[i]);

@@ -6,6 +6,33 @@
 #include "core/check.h"
 
 namespace tessera {
+namespace {
+
+// A recording. One that is left by an exception is ended and forgotten, so that the stream works on
+// and that exception is what the caller sees.
+class Capture {
+ public:
+  Capture() { Cuda().BeginCapture(); }
+  ~Capture() {
+    if (!open_) return;
+    try {
+      std::unique_ptr<CudaDevice::Graph> forgotten;
+      Cuda().EndCapture(&forgotten);
+    } catch (const CudaError&) {  // of work that was already known to fail
+    }
+  }
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+  void End(std::unique_ptr<CudaDevice::Graph>* graph) {
+    open_ = false;  // whatever comes of it
+    Cuda().EndCapture(graph);
+  }
+
+ private:
+  bool open_ = true;
+};
+
+}  // namespace
 
 Arena::Memory DeviceMemory(Device device, int64_t bytes) {
   if (device != Device::kCuda) return Arena::HostMemory(bytes);
@@ -65,9 +92,9 @@ void HostBuffer::StartDownload(const void* from) const {
 void RunAsGraph(Device device, std::unique_ptr<CudaDevice::Graph>* graph,
                 const std::function<void()>& work) {
   if (device != Device::kCuda) return work();
-  Cuda().BeginCapture();
+  Capture capture;
   work();
-  Cuda().EndCapture(graph);
+  capture.End(graph);
   Cuda().Launch(**graph);
 }
 

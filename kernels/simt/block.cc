@@ -155,6 +155,7 @@ void Block::Begin() {
     t.copies.clear();
     t.open_group = 0;
     t.products.clear();
+    t.fenced.clear();
     t.open_products = 0;
     Push(order_ == Order::kReverse ? count_ - 1 - i : i);
   }

@@ -70,6 +70,7 @@ struct Thread {
   int64_t open_group = 0;                  // the one that copies are added to
   std::vector<WarpgroupProduct> products;  // of a warpgroup, issued and not waited for
   int64_t open_products = 0;
+  std::vector<const float*> fenced;  // sums that its next products may have
   Fiber fiber;
 };
 

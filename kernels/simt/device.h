@@ -9,6 +9,7 @@
 #include <functional>
 #include <numeric>
 #include <source_location>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -16,6 +17,7 @@
 
 #include "core/check.h"
 #include "core/dtype.h"
+#include "kernels/device/wgmma.h"
 #include "kernels/matmul.h"
 #include "kernels/simt/block.h"
 #include "kernels/simt/hopper.h"
@@ -213,6 +215,13 @@ inline uint32_t ToTf32(float x) {
 
 inline float Exp2(float x) { return std::exp2(x); }
 
+// A GPU faults where an address is not a multiple of what is read or written at once.
+inline void CheckAligned(const void* p, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(p) % bytes != 0)
+    Block::Running().Fail("an access of " + std::to_string(bytes) +
+                          " bytes at once to an address that is no multiple of that");
+}
+
 inline void cp_async16(void* to, const void* from, int valid_bytes = 16,
                        Site at = Site::current()) {
   IssueCopy(to, from, valid_bytes, 16 - valid_bytes, at);
@@ -263,26 +272,45 @@ inline void tma_load(void* to, const TensorMap& map, int column, int row, int gr
   LoadTile(to, map, column, row, group, barrier, at);
 }
 inline void fence_proxy_async() {}
-inline void wgmma_fence() {}
+template <int N>
+void wgmma_fence(float (&sums)[N]) {
+  FenceSums(sums);
+}
 template <bool kAByK, bool kBByK>
 void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b, Site at = Site::current()) {
   IssueProduct(d, 128, a, b, kAByK, kBByK, at);
 }
 inline void wgmma_commit() { CommitProducts(); }
-template <int kInFlight>
-void wgmma_wait(Site at = Site::current()) {
+template <int kInFlight, int N>
+void wgmma_wait(float (&)[N], Site at = Site::current()) {
   WaitProducts(kInFlight, at);
 }
-inline bool PrefersWgmma(int64_t) { return WgmmaAtAnySize(); }
+inline bool UsesWgmma(bool preferred) {
+  const WgmmaUse use = WgmmaUseOfEnvironment();
+  return use == WgmmaUse::kAuto ? preferred : use == WgmmaUse::kAlways;
+}
 
 inline bool LibraryProduct(const MatmulArgs&) { return false; }
 
-inline float* ScratchFloats(int64_t count) {
-  if (LaunchStream() != nullptr) return LaunchStream()->Scratch(count);
-  static thread_local std::vector<float> scratch;
-  scratch.assign(static_cast<size_t>(count), std::bit_cast<float>(~0u));
-  return scratch.data();
-}
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) : stream_(LaunchStream()), count_(count) {
+    if (stream_ == nullptr) own_.assign(static_cast<size_t>(count), std::bit_cast<float>(~0u));
+    floats_ = stream_ == nullptr ? own_.data() : stream_->TakeScratch(count);
+  }
+  ~Scratch() {
+    if (stream_ != nullptr) stream_->GiveScratchBack(floats_, count_);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* floats() const { return floats_; }
+
+ private:
+  Stream* stream_;
+  int64_t count_;
+  std::vector<float> own_;  // where launches run at once
+  float* floats_;
+};
 
 inline size_t SortBytes(int64_t) { return 0; }
 inline void SortRows(const int32_t* keys, int64_t count, int64_t end, int32_t* sorted,

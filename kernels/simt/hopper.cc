@@ -190,10 +190,19 @@ void IssueProduct(float* sums, int columns, uint64_t a, uint64_t b, bool a_by_k,
   const bool follows = std::any_of(me.products.begin(), me.products.end(),
                                    [&](const WarpgroupProduct& o) { return o.sums == sums; });
   if (!follows) {
+    if (std::find(me.fenced.begin(), me.fenced.end(), sums) == me.fenced.end())
+      block.Fail(absl::StrCat(Describe(call),
+                              ": its thread had the sums since the last wgmma_fence, if any"));
     p.before.assign(sums, sums + columns / 2);
     std::fill_n(sums, columns / 2, std::bit_cast<float>(~0u));
   }
   me.products.push_back(std::move(p));
+}
+
+void FenceSums(const float* sums) {
+  Unwatched unwatched;
+  std::vector<const float*>& fenced = Block::Running().self().fenced;
+  if (std::find(fenced.begin(), fenced.end(), sums) == fenced.end()) fenced.push_back(sums);
 }
 
 void CommitProducts() {
@@ -215,6 +224,9 @@ void WaitProducts(int64_t groups_in_flight, std::source_location at) {
     left->before.assign(left->sums, left->sums + left->columns / 2);
     std::fill_n(left->sums, left->columns / 2, std::bit_cast<float>(~0u));
   }
+  for (auto p = me.products.begin(); p != end; ++p)
+    if (std::none_of(end, me.products.end(), [&](const auto& o) { return o.sums == p->sums; }))
+      std::erase(me.fenced, p->sums);
   me.products.erase(me.products.begin(), end);
   Meet(~0u, {"wgmma_wait", at}, {}, nullptr, Ordering::kMemory);
 }

@@ -59,6 +59,8 @@ struct WarpgroupProduct {
 uint32_t SharedAddress(const void* p);
 void IssueProduct(float* sums, int columns, uint64_t a, uint64_t b, bool a_by_k, bool b_by_k,
                   std::source_location at);
+// The thread is done with these sums: products may have them.
+void FenceSums(const float* sums);
 void CommitProducts();
 void WaitProducts(int64_t groups_in_flight, std::source_location at);
 

@@ -14,21 +14,15 @@ class Stream {
  public:
   virtual ~Stream() = default;
   virtual void Enqueue(std::function<void()> launch) = 0;
-  // What ScratchFloats of kernels/cuda/device.h gives.
-  virtual float* Scratch(int64_t count) = 0;
+  // What a Scratch of kernels/cuda/device.h holds, from its making to its end.
+  virtual float* TakeScratch(int64_t count) = 0;
+  virtual void GiveScratchBack(float* floats, int64_t count) = 0;
 };
 
 // Null: launches run at once.
 inline Stream*& LaunchStream() {
   static Stream* stream = nullptr;
   return stream;
-}
-
-// Whether products that a GPU would give to the warpgroup instructions at some size get them at
-// any.
-inline bool& WgmmaAtAnySize() {
-  static bool on = false;
-  return on;
 }
 
 // Whether the first block of a grid runs and no other: of grids that are too large to run whole.
