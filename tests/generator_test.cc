@@ -81,7 +81,7 @@ TEST_F(Generator, TheMemoryMeasuredBeforeIsEnough) {
   for (const std::string& config : configs) {
     Build(config);
     for (const DType compute : {DType::kF32, DType::kBF16})
-      for (const size_t prompt : {1, 5, 290}) {
+      for (const size_t prompt : {1, 290}) {
         const auto g =
             Run(std::vector<int32_t>(prompt, 3), 700 - static_cast<int64_t>(prompt), {}, compute);
         ASSERT_TRUE(g.ok()) << config << g.status();

@@ -24,8 +24,14 @@ bool AddedTokens::Split(absl::string_view text, const Part& part) const {
 }
 
 bool AddedTokens::SplitBy(const ByFirstByte& tokens, absl::string_view text, const Part& part) {
+  std::array<bool, 256> begins;
+  for (size_t b = 0; b < 256; ++b) begins[b] = !tokens[b].empty();
   size_t done = 0;
   for (size_t at = 0; at < text.size();) {
+    if (!begins[static_cast<uint8_t>(text[at])]) {
+      ++at;
+      continue;
+    }
     const std::vector<AddedToken>& same = tokens[static_cast<uint8_t>(text[at])];
     const auto found = std::find_if(same.begin(), same.end(), [&](const AddedToken& token) {
       return absl::StartsWith(text.substr(at), token.text);

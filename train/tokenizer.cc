@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -120,6 +121,13 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const Tokenizer& tokenizer,
 int64_t ValidUtf8Prefix(absl::string_view bytes) {
   size_t i = 0;
   while (i < bytes.size()) {
+    // Most text is ASCII, eight characters of which are seen at once.
+    uint64_t eight = 0x80;
+    if (i + 8 <= bytes.size()) std::memcpy(&eight, bytes.data() + i, 8);
+    if ((eight & 0x8080808080808080u) == 0) {
+      i += 8;
+      continue;
+    }
     const size_t length = Utf8CharacterBytes(bytes.substr(i));
     if (length == 0) break;
     i += length;
