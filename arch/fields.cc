@@ -331,7 +331,7 @@ void ReadField(const ConfigNode& value, const Field& field, ErrorList* errors) {
 void AddDeadKeys(const ConfigNode& map, const std::vector<Field>& fields, ErrorList* errors) {
   for (const ConfigNode::Entry& e : map.entries)
     for (const Field& f : fields)
-      if (f.key == e.key && !f.Alive())
+      if (f.key == e.key && !f.Alive() && PrintYamlFlow(f.print()) != f.default_text)
         errors->Add(absl::InvalidArgumentError(absl::StrCat(e.key_where.ToString(), ": ", f.key,
                                                             " has no effect here: it needs ",
                                                             f.needs, "; take it away")));

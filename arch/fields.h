@@ -54,8 +54,8 @@ struct Field {
   std::vector<std::string> choices;  // of an enum or a truth value
   std::function<void()> clear;       // of a field that may be none
   // Of a field that some values of its siblings make dead (Added::OnlyWith): what it needs, and
-  // whether it has it. No function: always.
-  std::string needs;
+  // whether it has it (no function: always), and what it is where nobody sets it.
+  std::string needs, default_text;
   std::function<bool()> alive;
   bool Alive() const { return alive == nullptr || alive(); }
 };
@@ -69,11 +69,12 @@ class FieldList {
   class Added {
    public:
     explicit Added(Field* field) : field_(field) {}
-    // The key is read only where `alive()`, and is a mistake to write elsewhere: "beta_fast has no
-    // effect: it needs `type: yarn`". It is printed where it is alive. `needs` completes "it
-    // needs".
+    // The key is read only where `alive()`, and is a mistake to set elsewhere to anything but its
+    // default: "beta_fast has no effect: it needs `type: yarn`". It is printed where it is alive.
+    // `needs` completes "it needs".
     void OnlyWith(const char* needs, std::function<bool()> alive) {
       field_->needs = needs;
+      field_->default_text = PrintYamlFlow(field_->print());
       field_->alive = std::move(alive);
     }
 
@@ -161,8 +162,8 @@ void ReadMap(const ConfigNode& map, const FieldList& fields, absl::string_view i
              ErrorList* errors);
 // Reads the value of one field.
 void ReadField(const ConfigNode& value, const Field& field, ErrorList* errors);
-// Adds an error for a key of the map that is written though its siblings make it dead. Call it when
-// the map has been read.
+// Adds an error for a key of the map that is set, to other than its default, though its siblings
+// make it dead. Call it when the map has been read.
 void AddDeadKeys(const ConfigNode& map, const std::vector<Field>& fields, ErrorList* errors);
 // The error of a key that nobody knows. `elsewhere` is where there is such a key, or empty.
 void AddUnknownKey(const ConfigNode::Entry& entry, absl::string_view in,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/limits.h"
+#include "core/sizes.h"
 #include "core/status.h"
 
 // The library's edge: what is thrown below it (memory that the system refuses, a GPU that fails)
@@ -20,6 +21,8 @@ auto CatchErrors(F&& f) -> decltype(f()) {
     return std::forward<F>(f)();
   } catch (const OutOfMemory& e) {
     return absl::ResourceExhaustedError(e.what());
+  } catch (const SizeError& e) {
+    return absl::InvalidArgumentError(e.what());
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(
         "out of memory: the system refused some; use a smaller model, batch or sequence");

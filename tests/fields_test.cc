@@ -217,9 +217,9 @@ TEST(Fields, AKeyThatItsSiblingsMakeDeadIsAMistake) {
   EXPECT_EQ(mistake("v: {bend: 3, kind: bent}"), "") << "the order is of no matter";
   EXPECT_EQ(mistake("v: {slope: 2}"),
             "text:1:5: slope has no effect here: it needs a `kind` other than none; take it away");
-  EXPECT_EQ(mistake("v: {kind: linear, bend: 2}"),
-            "text:1:19: bend has no effect here: it needs `kind: bent`; take it away")
-      << "written, be it the default";
+  EXPECT_EQ(mistake("v: {kind: linear, bend: 3}"),
+            "text:1:19: bend has no effect here: it needs `kind: bent`; take it away");
+  EXPECT_EQ(mistake("v: {kind: linear, bend: 2}"), "") << "the default changes nothing";
   EXPECT_EQ(mistake("v: {kind: bnet, bend: 2}"),
             "text:1:11: kind: expected one of none, linear, bent, got 'bnet'; did you mean 'bent'?")
       << "one mistake is told once";

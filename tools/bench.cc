@@ -5,7 +5,7 @@
 
 #include "arch/cost.h"
 #include "arch/registry.h"
-#include "core/parallel.h"
+#include "core/limits.h"
 #include "core/status.h"
 #include "kernels/device/memory.h"
 #include "tools/command.h"
@@ -50,6 +50,14 @@ class Subject {
     model_ = std::make_unique<Model>(config_, vocab_, parameters_.get());
     const PassMemory pass = MemoryOfPass();
     const int64_t inputs_bytes = 16 * batch_ * seq + 1024;
+    if (device_ == Device::kCpu)
+      if (const absl::Status s =
+              CheckMemory(meta.peak_bytes() + pass.bytes + 2 * inputs_bytes,
+                          name + ", " + mode + " over " + std::to_string(batch_) + " x " +
+                              std::to_string(seq) + " tokens",
+                          "lower --seq, --tokens or --d-model");
+          !s.ok())
+        throw OutOfMemory(std::string(s.message()));
     parameters_->Initialise(1, device_);
     arena_ = std::make_unique<Arena>(MemoryOf(device_, pass));
     inputs_arena_ = std::make_unique<Arena>(DeviceMemory(device_, inputs_bytes));
@@ -222,15 +230,16 @@ std::string Drawing(const nlohmann::json& rows, const Options& o) {
 }
 
 int Bench(const Options& o) {
-  SetThreads(static_cast<int>(o.threads));
+  const absl::StatusOr<std::string> threads = UseThreads(o.threads);
+  if (!threads.ok()) return Fail(threads.status(), kFailed);
+  if (!threads->empty()) std::fprintf(stderr, "%s\n", threads->c_str());
   std::string line;
   const absl::StatusOr<Device> device = OpenDevice(o.device, &line);
   if (!device.ok()) return Fail(device.status(), 1);
   // A file that cannot be written is told before the work, not after it.
   for (const std::string& path : {o.json, o.svg})
     if (!path.empty())
-      if (const auto file = AtomicFile::Create(path); !file.ok())
-        return Fail(file.status(), kFailed);
+      if (const absl::Status s = CheckWritable(path); !s.ok()) return Fail(s, kFailed);
   std::fprintf(stderr, "%s\n", line.c_str());
   nlohmann::json rows = nlohmann::json::array();
   std::printf("%-24s %-8s %6s %12s %14s %10s %12s\n", "what", "mode", "seq", "ms", "tokens/s",

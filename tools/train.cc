@@ -34,9 +34,6 @@ void CatchSignals() {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGXCPU}) std::signal(signal, OnSignal);
   // nohup has it ignored, and wants that.
   if (std::signal(SIGHUP, OnSignal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);
-  // A reader that closes its pipe, or a limit on file sizes, is an error of the write that it hits.
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 struct Options {
