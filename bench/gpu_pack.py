@@ -15,7 +15,7 @@ SCRIPTS = ["bench/gpu_check", "bench/gpu_results.py", "bench/peers/gpu_ops.py", 
 # Pure Python, so they run on what the other machine has.
 WHEELS = ["fla-core", "einops"]
 # Of the system, and the GPU's own: not carried.
-NOT_CARRIED = re.compile(r"lib(c|m|dl|rt|pthread|cuda|cublasLt|cublas|cudart)\.so|ld-linux|linux-vdso")
+NOT_CARRIED = re.compile(r"lib(c|m|dl|rt|pthread|gcc_s|cuda|cublasLt|cublas|cudart)\.so|ld-linux|linux-vdso")
 MOST_BYTES = 40e6
 
 
@@ -24,7 +24,7 @@ def fail(message):
 
 
 def build(programs):
-    """The programs with all libraries in them but the C library, for another machine."""
+    """The programs with all libraries in them but the C library and libgcc, for another machine."""
     lacking = [t for t in ("cmake", "ninja", "g++", "strip") if not shutil.which(t)]
     if not shutil.which("nvcc") and not pathlib.Path("/usr/local/cuda/bin/nvcc").exists():
         lacking.append("nvcc")
