@@ -196,7 +196,7 @@ int main(int argc, char** argv) {
   }
   try {
     return tessera::Main(o);
-  } catch (const std::runtime_error& e) {
+  } catch (const std::exception& e) {
     std::fprintf(stderr, "bench_gpu: %s\n", e.what());
     return 1;
   }
