@@ -12,7 +12,7 @@ $train 'train.data={jsonl: d.jsonl}' train.seq=4; echo "ended $?"
 $train; $TESSERA eval --run r --data d.jsonl --format jsonl --seq 4 >/dev/null; echo "ended $?"
 )sh")
                               .output;
-  EXPECT_SAYS(out, "no target");
+  EXPECT_SAYS(out, "so no token has a next one to predict");
   EXPECT_PRED_FORMAT2(::testing::IsNotSubstring, "ended 0", out);
 }
 

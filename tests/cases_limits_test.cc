@@ -98,10 +98,10 @@ TEST_F(Cases, MemoryLimitsAreErrorsThatNameThem) {
   const std::string out = Sh(R"sh(
 (ulimit -v 400000; $TESSERA train t.yaml --run a --threads 1 --quiet model.d_model=1024 \
    train.batch=16 train.seq=512 'model.layers=[mlp,mlp,mlp]'); echo "train ended $?"
-$train; (ulimit -v 400000; $TESSERA eval --run r --data en.txt --seq 32 --batch 4000000 --threads 1); echo "eval ended $?"
+$train; (ulimit -v 400000; $TESSERA eval --run r --data en.txt --seq 64 --batch 1000000 --threads 1); echo "eval ended $?"
 (ulimit -v 6000000; $TESSERA bench mlp --seq 100000000 --modes forward --rounds 1 --d-model 64 \
    --tokens 16 --threads 1); echo "bench ended $?"
-$TESSERA eval --run r --data en.txt --batch 100000000; echo "eval ended $?"
+$TESSERA eval --run r --data en.txt --batch 1000000 --seq 128; echo "eval ended $?"
 for kb in 20000 40000 60000 80000 120000; do
   (ulimit -v $kb; $TESSERA train t.yaml --run r-$kb --threads 1 --quiet); echo "at $kb ended $?"
   (ulimit -d $kb; $TESSERA generate --run r --prompt a --tokens 3 >/dev/null); echo "at $kb ended $?"

@@ -99,7 +99,7 @@ $train --resume train.lr=1e-4 --override train.lr train.stop_at=5; echo "named $
 $train --resume train.lr=1e-4 --override train.rate; echo "no such key $?"
 )sh")
                               .output;
-  EXPECT_SAYS(out, "model.layers[0].attention.window: none -> 1");
+  EXPECT_SAYS(out, "model.layers[0].attention.window: null -> 1");
   EXPECT_SAYS(out, "model.norm_eps: ");
   EXPECT_SAYS(out, "--override model.layers[0].attention.window");
   EXPECT_SAYS(out, "model 2\nkept\n");

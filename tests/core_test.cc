@@ -12,20 +12,10 @@
 #include "core/rng.h"
 #include "core/sizes.h"
 #include "core/tensor.h"
+#include "tests/check_fails.h"
 
 namespace tessera {
 namespace {
-
-// A check that fails is thrown, so that a host program may catch it.
-void ExpectCheck(const std::function<void()>& f, const std::string& says) {
-  try {
-    f();
-    ADD_FAILURE() << "no check failed: " << says;
-  } catch (const CheckError& e) {
-    EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
-    EXPECT_NE(std::string(e.what()).find("core/"), std::string::npos) << e.what();
-  }
-}
 
 TEST(Sizes, ProductsStopAtTheirBound) {
   constexpr int64_t big = int64_t{1} << 40;
@@ -72,12 +62,12 @@ TEST(Arena, PoisonedBlocksAreNaNAndGuarded) {
   float* p = static_cast<float*>(arena.At(at));
   EXPECT_TRUE(std::isnan(p[0]) && std::isnan(p[2]));
   p[3] = 1;
-  ExpectCheck([&] { arena.Free(at, 12); }, "write at byte 12 of a block of 12");
+  testing::ExpectCheckFails([&] { arena.Free(at, 12); }, "write at byte 12 of a block of 12");
 }
 
 TEST(Arena, RefusesMoreThanItHas) {
   Arena arena(Arena::Backing::kMemory, 1 << 16);
-  ExpectCheck([&] { arena.Allocate(1 << 17); }, "cannot hold");
+  testing::ExpectCheckFails([&] { arena.Allocate(1 << 17); }, "cannot hold");
 }
 
 TEST(Tensor, SlicesAndReshapesAreViews) {
@@ -89,8 +79,8 @@ TEST(Tensor, SlicesAndReshapesAreViews) {
   EXPECT_EQ(s.data<float>()[0], 2);
   EXPECT_EQ(s.Reshape({6, 4}).data<float>()[8], 10);
   EXPECT_EQ(t[1].data<float>()[0], 24);
-  ExpectCheck([&] { s.Reshape({24}); }, "rows 8 apart");
-  ExpectCheck([&] { t.data<bf16>(); }, "fp32 read as bf16");
+  testing::ExpectCheckFails([&] { s.Reshape({24}); }, "rows 8 apart");
+  testing::ExpectCheckFails([&] { t.data<bf16>(); }, "fp32 read as bf16");
 }
 
 TEST(DType, HalfConversionsRoundToNearestEvenForEveryValue) {

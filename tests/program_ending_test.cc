@@ -101,7 +101,7 @@ TEST_F(Output, ThatCannotBeWrittenIsAFailureOfEveryCommand) {
       "generate --run " + run + " --prompt a --tokens 3",
       "generate --run " + run + " --prompt a --tokens 3 --json",
       "bench mlp --seq 16 --tokens 16 --rounds 1 --d-model 16 --modes forward",
-      "tokenizer train " + At("t.txt") + " --vocab 260 --quiet --out " + At("bpe.json"),
+      "tokenizer train " + At("t.txt") + " --vocab 260 --out " + At("bpe.json"),
   };
   for (const std::string& c : commands) {
     const Ended full = Run(c + " 2>&1 >/dev/full");

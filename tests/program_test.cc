@@ -202,7 +202,7 @@ TEST_F(Program, RunDirectoriesAreNotTouchedByMistake) {
 }
 
 TEST_F(Program, TooLittleMemoryIsToldBeforeTheRun) {
-  const std::string said = Train("train.batch=1000000 train.seq=1000", 1);
+  const std::string said = Train("train.batch=100000 train.seq=1000", 1);
   EXPECT_EQ(said.rfind("tessera: this run (", 0), 0u) << said;
   EXPECT_NE(said.find("; lower train.batch or train.seq, or set `recompute: true` on layers\n"),
             std::string::npos)
@@ -418,8 +418,11 @@ TEST_F(Program, DescribeCountsWhatItDraws) {
             cost["batch"].get<int64_t>() * cost["seq"].get<int64_t>() * 32 * 4);
   EXPECT_LT(cost["active_parameters"], cost["parameters"]);
   const std::string drawn = Tessera("describe " + At("c.yaml")).output;
-  EXPECT_NE(drawn.find("├─ moe            x + f(norm x)          experts: 2, top_k: 1, d_ff: 16\n"),
-            std::string::npos)
+  EXPECT_NE(
+      drawn.find(
+          "├─ moe            x + f(norm x)          experts: 2, top_k: 1, d_ff: 16, renormalise: "
+          "false\n"),
+      std::string::npos)
       << drawn;
 }
 

@@ -50,6 +50,7 @@ int Train(const Options& o) {
   if (!tokenizer.ok()) return Fail(tokenizer.status(), 1);
   const auto ids = (*tokenizer)->Encode(*text);
   if (!ids.ok()) return Fail(ids.status(), 1);
+  if (o.quiet) return 0;
   std::printf(
       "%s: %s, %.3f bytes a token on %s\n", o.out.c_str(), (*tokenizer)->Describe().c_str(),
       static_cast<double>(text->size()) / static_cast<double>(std::max<size_t>(1, ids->size())),
@@ -89,7 +90,7 @@ void AddTokenizer(CLI::App* app, int* code) {
           "may be given several times")
       ->allow_extra_args(false);
   train->add_option("--out", o->out, "the tokenizer.json to write")->required();
-  train->add_flag("--quiet", o->quiet, "no progress");
+  train->add_flag("--quiet", o->quiet, "no progress, no summary");
   train->footer(
       "Example:\n  tessera tokenizer train build/data/english.txt --vocab 4096 --out bpe.json\n"
       "  tessera train quickstart model.vocab=bpe.json");
