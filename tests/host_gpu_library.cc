@@ -5,9 +5,9 @@
 // The GPU on the host in the place of libtessera_cuda.so, so that tests run the whole program on
 // it: TESSERA_CUDA_LIBRARY=build/libtessera_host_gpu.so tessera train ... --device cuda
 
-tessera::CudaDevice* TesseraCudaDevice(int interface, std::string* error) {
+tessera::CudaDevice* TesseraCudaDevice(uint64_t interface, std::string* error) {
   using tessera::testing::HostGpu;
-  if (interface != kCudaInterface) {
+  if (interface != TESSERA_CUDA_INTERFACE) {
     *error = "of another build";
     return nullptr;
   }

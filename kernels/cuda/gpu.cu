@@ -246,8 +246,8 @@ class NvidiaGpu final : public CudaDevice {
 };
 
 // The device, or why there is none.
-CudaDevice* Open(int interface, std::string* error) {
-  if (interface != kCudaInterface) {
+CudaDevice* Open(uint64_t interface, std::string* error) {
+  if (interface != TESSERA_CUDA_INTERFACE) {
     *error = "libtessera_cuda.so is of another build than the program; build both again";
     return nullptr;
   }
@@ -299,7 +299,7 @@ CudaDevice* Open(int interface, std::string* error) {
 }  // namespace
 }  // namespace tessera::cuda
 
-tessera::CudaDevice* TesseraCudaDevice(int interface, std::string* error) {
+tessera::CudaDevice* TesseraCudaDevice(uint64_t interface, std::string* error) {
   try {
     return tessera::cuda::Open(interface, error);
   } catch (const tessera::CudaError& e) {

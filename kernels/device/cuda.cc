@@ -47,7 +47,7 @@ absl::StatusOr<CudaDevice*> Load() {
       return absl::FailedPreconditionError(
           absl::StrCat(path.string(), " is not a library of Tessera's CUDA kernels"));
     std::string error;
-    CudaDevice* const opened = open(kCudaInterface, &error);
+    CudaDevice* const opened = open(TESSERA_CUDA_INTERFACE, &error);
     if (opened == nullptr) return absl::FailedPreconditionError(error);
     return opened;
   }

@@ -39,7 +39,6 @@ class CudaDevice {
   enum class Memory : uint8_t {
     kDevice,
     kPinned,   // the host's; copies from and to it run behind the host's back
-    kManaged,  // either's, moved as it is touched: for tests
   };
   // 256-byte aligned. Throws CudaError if there is not enough; so do the calls below if work before
   // them failed, but for Free, which waits for all of it.
@@ -77,8 +76,8 @@ class CudaDevice {
 }  // namespace tessera
 
 // What libtessera_cuda.so exports: its device, or null and why there is none. `interface` is the
-// caller's kCudaInterface.
-inline constexpr int kCudaInterface = 2;
-extern "C" tessera::CudaDevice* TesseraCudaDevice(int interface, std::string* error);
+// caller's TESSERA_CUDA_INTERFACE, a number made of the text of every header that both sides must
+// have read alike (kernels/device/interface.cmake).
+extern "C" tessera::CudaDevice* TesseraCudaDevice(uint64_t interface, std::string* error);
 
 #endif  // TESSERA_KERNELS_DEVICE_CUDA_DEVICE_H_
