@@ -28,7 +28,7 @@ class Arena {
     std::function<void()> release;
   };
   explicit Arena(Memory memory, Backing backing = Backing::kMemory);
-  static Memory HostMemory(int64_t bytes);
+  static Memory HostMemory(int64_t bytes);  // throws OutOfMemory (core/limits.h)
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;

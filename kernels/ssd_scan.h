@@ -129,8 +129,12 @@ struct SsdScanGradArgs {
   }
 
   // A block of the CUDA kernel takes so many heads of a group through one chunk.
-  constexpr int64_t cuda_heads() const { return forward.H / forward.G < 8 ? forward.H / forward.G : 8; }
-  constexpr int64_t cuda_shares() const { return (forward.H / forward.G + cuda_heads() - 1) / cuda_heads(); }
+  constexpr int64_t cuda_heads() const {
+    return forward.H / forward.G < 8 ? forward.H / forward.G : 8;
+  }
+  constexpr int64_t cuda_shares() const {
+    return (forward.H / forward.G + cuda_heads() - 1) / cuda_heads();
+  }
   constexpr int64_t cuda_share_floats() const {
     return cuda_shares() == 1 ? 0 : cuda_shares() * forward.B * forward.T * forward.G * forward.N;
   }

@@ -26,9 +26,8 @@ class Cases : public ::testing::Test {
            "train: {data: {text: en.txt}, steps: 6, batch: 2, seq: 32, warmup: 0}\n";
   }
 
-  // Runs a bash script in the folder, $TESSERA being the program and $train
-  // the usual training. What it
-  // says on either output, without the folder's name.
+  // Runs a bash script in the folder, $TESSERA being the program and $train the usual training; it
+  // has what the script says on either output.
   testing::Ended Sh(const std::string& script) {
     std::ofstream(folder_.path("script.sh"))
         << "cd '" << folder_.path("") << "'\nTESSERA='" TESSERA_BINARY_DIR "/tessera'\n"

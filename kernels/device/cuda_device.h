@@ -38,7 +38,7 @@ class CudaDevice {
 
   enum class Memory : uint8_t {
     kDevice,
-    kPinned,   // the host's; copies from and to it run behind the host's back
+    kPinned,  // the host's; copies from and to it run behind the host's back
   };
   // 256-byte aligned. Throws CudaError if there is not enough; so do the calls below if work before
   // them failed, but for Free, which waits for all of it.

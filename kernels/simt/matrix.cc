@@ -19,8 +19,8 @@ struct Operands {
 static_assert(sizeof(Operands) <= sizeof(LaneValue::data));
 
 // d[16, 8] += a[16, K] b[K, 8], rounding each sum to fp32 in the order of k; products of bf16, fp16
-// and tf32 are exact in fp32. A tensor core keeps sums of several products wider and truncates them,
-// so that results agree to fp32's precision and not to the bit.
+// and tf32 are exact in fp32. A tensor core keeps sums of several products wider and truncates
+// them, so that results agree to fp32's precision and not to the bit.
 template <int K>
 struct Product {
   float a[16][K], b[K][8];
