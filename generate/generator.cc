@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "arch/cost.h"
 #include "arch/tokens.h"
+#include "core/catch.h"
+#include "core/limits.h"
 #include "core/status.h"
 
 namespace tessera {
@@ -155,15 +157,19 @@ GenerationMemory MeasureGeneration(const Model& model, int64_t prompt_tokens, in
   return memory;
 }
 
-absl::StatusOr<Generation> Generate(const Model& model, Device device,
-                                    std::span<const int32_t> prompt, int64_t tokens,
-                                    const Sampling& sampling, DType compute,
-                                    const std::function<bool(int32_t)>& on_token) {
+namespace {
+
+absl::StatusOr<Generation> Run(const Model& model, Device device, std::span<const int32_t> prompt,
+                               int64_t tokens, const Sampling& sampling, DType compute,
+                               const std::function<bool(int32_t)>& on_token) {
   TESSERA_RETURN_IF_ERROR(CheckRequest(model, prompt, tokens, sampling));
   Generation g{.prompt_tokens = static_cast<int64_t>(prompt.size())};
   if (tokens == 0) return g;
-  Reader reader(model, device, MeasureGeneration(model, g.prompt_tokens, tokens, compute), compute,
-                g.prompt_tokens + tokens);
+  const GenerationMemory memory = MeasureGeneration(model, g.prompt_tokens, tokens, compute);
+  if (device == Device::kCpu)
+    TESSERA_RETURN_IF_ERROR(CheckMemory(
+        memory.bytes(), absl::StrCat("a generation of ", tokens, " tokens"), "ask for fewer"));
+  Reader reader(model, device, memory, compute, g.prompt_tokens + tokens);
   Sampler sampler(sampling);
   Logits logits;
   auto start = Clock::now();
@@ -183,6 +189,16 @@ absl::StatusOr<Generation> Generate(const Model& model, Device device,
   g.decode_seconds = Since(start);
   g.state_bytes = reader.state_bytes();
   return g;
+}
+
+}  // namespace
+
+absl::StatusOr<Generation> Generate(const Model& model, Device device,
+                                    std::span<const int32_t> prompt, int64_t tokens,
+                                    const Sampling& sampling, DType compute,
+                                    const std::function<bool(int32_t)>& on_token) {
+  return CatchErrors(
+      [&] { return Run(model, device, prompt, tokens, sampling, compute, on_token); });
 }
 
 }  // namespace tessera
