@@ -71,6 +71,12 @@ for s in -1 1.5 18446744073709551616 99999999999999999999 18446744073709551615; 
 )sh")
                 .output,
             "ended 2\nended 2\nended 2\nended 2\nended 0\n");
+  EXPECT_EQ(Sh(R"sh(
+for n in 010 0x10 1e3 ' 5' 9223372036854775808 -3; do
+  $TESSERA generate --run r --prompt a --tokens "$n" >/dev/null 2>&1; echo "ended $?"; done
+)sh")
+                .output,
+            "ended 2\nended 2\nended 2\nended 2\nended 2\nended 2\n");
 }
 
 TEST_F(Cases, BlankLinesOfJsonlAreNoDocuments) {

@@ -1,12 +1,17 @@
 #include "tools/command.h"
 
+#include "absl/strings/numbers.h"
+
 namespace tessera {
 
 CLI::Validator WholeNumber(int64_t least, int64_t most) {
   return CLI::Validator(
       [=](const std::string& text) {
+        // The library that takes the value afterwards reads 010 as 8 and saturates; only a text
+        // that says its value in the one plain way passes.
         int64_t value = 0;
-        if (CLI::detail::lexical_cast(text, value) && value >= least && value <= most)
+        if (absl::SimpleAtoi(text, &value) && std::to_string(value) == text && value >= least &&
+            value <= most)
           return std::string();
         return "expected a whole number " +
                (most == INT64_MAX
