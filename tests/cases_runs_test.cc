@@ -97,6 +97,7 @@ sed 's/line/LINE/' en.txt > other.txt; $train --resume train.data.text=other.txt
 $train --resume train.lr=1e-4; echo "rate $?"
 $train --resume train.lr=1e-4 --override train.lr train.stop_at=5; echo "named $?"
 $train --resume train.lr=1e-4 --override train.rate; echo "no such key $?"
+$TESSERA train t.yaml --run q --override train.lr; echo "new run $?"
 )sh")
                               .output;
   EXPECT_SAYS(out, "model.layers[0].attention.window: null -> 1");
@@ -110,6 +111,8 @@ $train --resume train.lr=1e-4 --override train.rate; echo "no such key $?"
   EXPECT_SAYS(out, "rate 2\n");
   EXPECT_SAYS(out, "named 0\n");
   EXPECT_SAYS(out, "no such key 2\n");
+  EXPECT_SAYS(out, "--override is for a run that goes on");
+  EXPECT_SAYS(out, "new run 2\n");
 }
 
 TEST_F(Cases, TokensCountWhatWasTrained) {

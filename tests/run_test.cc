@@ -107,6 +107,25 @@ TEST_F(RunTest, ResumedAtItsMiddleIsTheSameRunOnAnyNumberOfThreads) {
   EXPECT_TRUE(fs::exists(folder_ + "/parts/report.html"));
 }
 
+// A checkpoint that does not say what it belongs to, as those of before did not.
+TEST_F(RunTest, ACheckpointWithoutItsIdentityGoesOnWhereItStopped) {
+  const std::string path = Config("  layers: [mlp]", "");
+  ASSERT_TRUE(Train(path, {Text(), "train.stop_at=3"}, "run", false).ok());
+  const std::string run = folder_ + "/run";
+  {
+    const absl::StatusOr<Checkpoint> c = LoadCheckpoint(run);
+    ASSERT_TRUE(c.ok()) << c.status();
+    ASSERT_TRUE(SaveCheckpoint(run, c->step,
+                               {.model = c->model.tensors(), .optimizer = c->optimizer.tensors()},
+                               nlohmann::json::object(), 2)
+                    .ok());
+  }
+  EXPECT_FALSE(Train(path, {Text(), "train.lr=1e-4"}, "run", true).ok())
+      << "the config is compared";
+  ASSERT_TRUE(Train(path, {Text()}, "run", true).ok());
+  EXPECT_NE(ReadFile(run + "/metrics.jsonl")->find("\"step\":4,\"tokens\":256"), std::string::npos);
+}
+
 TEST_F(RunTest, CostsWhatDescribeSays) {
   EXPECT_TRUE(Train(Config("  layers: [mamba2, {moe: {d_ff: 32}}, gla, attention, mlp]", ""),
                     {Text()}, "run", false)

@@ -78,6 +78,9 @@ class Progress {
 };
 
 int Train(const Options& o) {
+  if (!o.may_differ.empty() && !o.resume && !o.resume_or_start)
+    return Fail(absl::InvalidArgumentError("--override is for a run that goes on: add --resume"),
+                kMistake);
   absl::StatusOr<RunConfig> config = ReadRunConfig(o.config, o.overrides);
   if (!config.ok()) return Fail(config.status(), 2);
   if (o.threads >= 0) config->train.threads = o.threads;

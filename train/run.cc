@@ -89,11 +89,14 @@ absl::StatusOr<Progress> ProgressOf(const std::string& folder, const Checkpoint*
   if (checkpoint != nullptr && !checkpoint->metadata.empty())
     return Progress::FromJson(checkpoint->metadata, checkpoint->path + "/manifest.json");
   Progress p;
-  TESSERA_ASSIGN_OR_RETURN(p.identity.config, ReadFile(folder + "/config.yaml"));
-  if (checkpoint != nullptr)
-    message(
-        "warning: the checkpoint does not say which data it was trained on; only the config is "
-        "compared");
+  const std::string path = folder + "/config.yaml";
+  TESSERA_ASSIGN_OR_RETURN(p.identity.config, ReadFile(path));
+  if (checkpoint == nullptr) return p;
+  message(
+      "warning: the checkpoint does not say which data it was trained on; only the config is "
+      "compared");
+  TESSERA_ASSIGN_OR_RETURN(const RunConfig config, ParseRunConfig(p.identity.config, path, {}));
+  p.tokens = checkpoint->step * config.train.TokensPerStep();
   return p;
 }
 
