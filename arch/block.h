@@ -8,14 +8,14 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "arch/fields.h"
 #include "arch/parameters.h"
-#include "ops/ops.h"
+#include "config/fields.h"
+#include "ops/context.h"
 
 // The contract of a block: one class that writes its forward pass in ops, one config struct that
 // writes its keys once, one row in arch/registry.cc. Derivatives, costs, state sizes, decoding,
-// packing and tests all follow from these (tests/block_contract.cc holds every registered block to
-// it).
+// packing and tests all follow from these (tests/contract/block_contract.cc holds every registered
+// block to it).
 
 namespace tessera {
 

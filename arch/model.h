@@ -9,7 +9,7 @@
 #include "arch/block.h"
 #include "arch/model_config.h"
 #include "arch/parameters.h"
-#include "ops/ops.h"
+#include "ops/context.h"
 
 // A language model: embedding, the layer graph of the config, a last norm, and a head over the
 // vocabulary.

@@ -1,8 +1,8 @@
 #include "arch/model_config.h"
 
 #include "absl/strings/str_cat.h"
-#include "arch/map_reader.h"
 #include "arch/registry.h"
+#include "config/map_reader.h"
 #include "core/sizes.h"
 
 namespace tessera {

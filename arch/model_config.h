@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "arch/block.h"
-#include "arch/config.h"
+#include "config/config.h"
 
 namespace tessera {
 

@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "core/rng.h"
-#include "kernels/adamw.h"
 #include "kernels/device/memory.h"
+#include "kernels/optimiser/adamw.h"
 
 namespace tessera {
 namespace {

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "ops/ops.h"
+#include "ops/context.h"
 
-// Ops at the sizes of real models: what bench_gpu times, and what tests/gpu_sizes_test.cc compares
-// with the CPU.
+// Ops at the sizes of real models: what bench_gpu times, and what tests/device/gpu_sizes_test.cc
+// compares with the CPU.
 
 namespace tessera {
 

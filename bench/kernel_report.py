@@ -84,7 +84,7 @@ def main():
     print("| file | kernel | " + " | ".join(columns) + " |")
     print("|---" * (2 + len(columns)) + "|")
     losses = []
-    for source in options.files or sorted(ROOT.glob("kernels/*.cu")):
+    for source in options.files or sorted(ROOT.glob("kernels/*/*.cu")):
         kernels, said = report(source, options.nvcc, options.arch)
         losses += [f"- {source.name}: {note}" for note in said]
         names = readable(list(kernels))

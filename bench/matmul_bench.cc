@@ -13,7 +13,7 @@
 
 #include "core/parallel.h"
 #include "kernels/dispatch.h"
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 
 #ifdef TESSERA_BENCH_ONEDNN
 #include <omp.h>

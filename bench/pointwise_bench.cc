@@ -11,10 +11,12 @@
 
 #include "core/parallel.h"
 #include "core/rng.h"
-#include "kernels/adamw.h"
-#include "kernels/copy.h"
 #include "kernels/dispatch.h"
-#include "ops/ops.h"
+#include "kernels/optimiser/adamw.h"
+#include "kernels/pointwise/copy.h"
+#include "ops/ends.h"
+#include "ops/norm.h"
+#include "ops/product.h"
 
 namespace tessera {
 namespace {

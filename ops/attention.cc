@@ -1,9 +1,9 @@
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 
 #include <algorithm>
 
-#include "kernels/copy.h"
-#include "ops/ops.h"
+#include "kernels/pointwise/copy.h"
+#include "ops/attention.h"
 
 namespace tessera {
 namespace {

@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "kernels/copy.h"
-#include "ops/ops.h"
+#include "kernels/pointwise/copy.h"
+#include "ops/attention.h"
 
 namespace tessera {
 namespace {

@@ -1,7 +1,7 @@
-#include "kernels/causal_conv.h"
+#include "kernels/convolution/causal_conv.h"
 
+#include "ops/convolution.h"
 #include "ops/dense.h"
-#include "ops/ops.h"
 
 namespace tessera {
 namespace {

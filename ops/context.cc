@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/copy.h"
 #include "kernels/device/memory.h"
+#include "kernels/pointwise/copy.h"
 
 namespace tessera {
 namespace {

@@ -1,7 +1,7 @@
-#include "kernels/embedding.h"
+#include "kernels/rows/embedding.h"
 
 #include "ops/dense.h"
-#include "ops/ops.h"
+#include "ops/ends.h"
 
 namespace tessera {
 

@@ -1,6 +1,6 @@
-#include "kernels/expert_activation.h"
+#include "kernels/experts/expert_activation.h"
 
-#include "ops/ops.h"
+#include "ops/experts.h"
 
 namespace tessera {
 

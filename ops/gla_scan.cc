@@ -1,7 +1,7 @@
-#include "kernels/gla_scan.h"
+#include "kernels/scan/gla_scan.h"
 
 #include "ops/dense.h"
-#include "ops/ops.h"
+#include "ops/scan.h"
 
 namespace tessera {
 namespace {

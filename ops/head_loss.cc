@@ -1,8 +1,8 @@
 #include <algorithm>
 
-#include "kernels/copy.h"
-#include "kernels/cross_entropy.h"
-#include "ops/ops.h"
+#include "kernels/pointwise/copy.h"
+#include "kernels/rows/cross_entropy.h"
+#include "ops/ends.h"
 #include "ops/product_args.h"
 
 namespace tessera {

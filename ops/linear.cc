@@ -1,7 +1,7 @@
-#include "kernels/grouped_matmul.h"
-#include "kernels/matmul.h"
+#include "kernels/product/grouped_matmul.h"
+#include "kernels/product/matmul.h"
 #include "ops/dense.h"
-#include "ops/ops.h"
+#include "ops/product.h"
 #include "ops/product_args.h"
 
 namespace tessera {

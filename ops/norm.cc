@@ -1,7 +1,7 @@
-#include "kernels/norm.h"
+#include "kernels/rows/norm.h"
 
 #include "ops/dense.h"
-#include "ops/ops.h"
+#include "ops/norm.h"
 #include "ops/sum.h"
 
 namespace tessera {

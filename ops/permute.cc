@@ -1,7 +1,7 @@
-#include "kernels/permute.h"
+#include "kernels/layout/permute.h"
 
-#include "kernels/grouped_matmul.h"
-#include "ops/ops.h"
+#include "kernels/product/grouped_matmul.h"
+#include "ops/experts.h"
 #include "ops/product_args.h"
 
 namespace tessera {

@@ -1,5 +1,6 @@
-#include "kernels/activation.h"
-#include "ops/ops.h"
+#include "ops/pointwise.h"
+
+#include "kernels/pointwise/activation.h"
 #include "ops/sum.h"
 
 namespace tessera {

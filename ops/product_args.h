@@ -2,7 +2,7 @@
 #define TESSERA_OPS_PRODUCT_ARGS_H_
 
 #include "core/tensor.h"
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 
 // Tensors as the arguments of matrix products.
 

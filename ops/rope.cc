@@ -1,6 +1,6 @@
-#include "kernels/rope.h"
+#include "kernels/attention/rope.h"
 
-#include "ops/ops.h"
+#include "ops/attention.h"
 
 namespace tessera {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/rope.h"
+#include "kernels/attention/rope.h"
 
 // How a rotary embedding is stretched to contexts longer than it was trained for. Everything is
 // computed in double, once, when a block is built.

@@ -1,9 +1,7 @@
-#include "ops/routing.h"
-
 #include <algorithm>
 #include <cmath>
 
-#include "ops/ops.h"
+#include "ops/experts.h"
 #include "ops/product_args.h"
 
 namespace tessera {

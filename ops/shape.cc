@@ -1,5 +1,7 @@
-#include "kernels/copy.h"
-#include "ops/ops.h"
+#include "ops/shape.h"
+
+#include "kernels/pointwise/copy.h"
+#include "ops/pointwise.h"
 
 namespace tessera {
 std::vector<Var> Split(Context& ctx, const Var& x, std::span<const int64_t> widths) {

@@ -7,12 +7,12 @@
 #include "arch/registry.h"
 #include "core/limits.h"
 #include "core/status.h"
+#include "data/tokenizer.h"
+#include "io/files.h"
 #include "kernels/device/memory.h"
 #include "tools/command.h"
 #include "train/chart.h"
-#include "train/files.h"
 #include "train/run_config.h"
-#include "train/tokenizer.h"
 
 // Times blocks, or whole configs, against each other: the same width, tokens and machine, in turns,
 // so that a slow moment hits all alike.

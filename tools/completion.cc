@@ -1,7 +1,7 @@
 #include <cstdio>
 
-#include "arch/fields.h"
 #include "arch/registry.h"
+#include "config/fields.h"
 #include "tools/command.h"
 #include "train/ready_configs.h"
 #include "train/run_config.h"

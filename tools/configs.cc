@@ -1,8 +1,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "arch/fields.h"
-#include "arch/map_reader.h"
+#include "config/fields.h"
+#include "config/map_reader.h"
 #include "tools/command.h"
 #include "train/ready_configs.h"
 

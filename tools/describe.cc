@@ -3,9 +3,9 @@
 
 #include "arch/cost.h"
 #include "arch/draw.h"
+#include "data/tokenizer.h"
 #include "tools/command.h"
 #include "train/run_config.h"
-#include "train/tokenizer.h"
 
 namespace tessera {
 namespace {

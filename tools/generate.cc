@@ -7,8 +7,8 @@
 #include "core/status.h"
 #include "generate/generator.h"
 #include "generate/stop_text.h"
+#include "io/files.h"
 #include "tools/command.h"
-#include "train/files.h"
 #include "train/run.h"
 
 namespace tessera {

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "arch/config.h"
+#include "config/config.h"
 #include "kernels/cpu/isa.h"
 #include "tools/command.h"
 

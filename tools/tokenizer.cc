@@ -1,16 +1,16 @@
-#include "train/tokenizer.h"
+#include "data/tokenizer.h"
 
 #include <unistd.h>
 
 #include <cstdio>
 
 #include "core/status.h"
+#include "data/bpe.h"
+#include "data/bpe_file.h"
+#include "data/text_kind.h"
+#include "data/token_stream.h"
+#include "io/files.h"
 #include "tools/command.h"
-#include "train/bpe.h"
-#include "train/bpe_file.h"
-#include "train/files.h"
-#include "train/text_kind.h"
-#include "train/token_stream.h"
 
 namespace tessera {
 namespace {

@@ -15,8 +15,8 @@
 #include "absl/strings/str_join.h"
 #include "core/check.h"
 #include "core/status.h"
-#include "train/files.h"
-#include "train/manifest.h"
+#include "io/files.h"
+#include "io/manifest.h"
 
 namespace tessera {
 namespace {

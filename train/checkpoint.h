@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "train/safetensors.h"
+#include "io/safetensors.h"
 
 namespace tessera {
 

@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "arch/model.h"
-#include "train/data.h"
+#include "data/dataset.h"
 
 namespace tessera {
 

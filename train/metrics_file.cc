@@ -7,8 +7,8 @@
 #include <cerrno>
 
 #include "core/status.h"
-#include "train/files.h"
-#include "train/json.h"
+#include "io/files.h"
+#include "io/json.h"
 
 namespace tessera {
 

@@ -9,9 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/status.h"
+#include "io/files.h"
+#include "io/json.h"
 #include "train/chart.h"
-#include "train/files.h"
-#include "train/json.h"
 
 namespace tessera {
 namespace {

@@ -10,12 +10,12 @@
 #include "core/catch.h"
 #include "core/limits.h"
 #include "core/status.h"
-#include "train/files.h"
-#include "train/json.h"
+#include "io/files.h"
+#include "io/json.h"
+#include "io/tfevents.h"
 #include "train/metrics_file.h"
 #include "train/report.h"
 #include "train/run_identity.h"
-#include "train/tfevents.h"
 
 namespace tessera {
 namespace {

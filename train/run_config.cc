@@ -4,7 +4,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
-#include "arch/map_reader.h"
+#include "config/map_reader.h"
 #include "core/sizes.h"
 #include "core/status.h"
 #include "train/ready_configs.h"

@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "arch/model_config.h"
-#include "train/data.h"
+#include "data/dataset.h"
 #include "train/schedule.h"
 
 namespace tessera {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "train/files.h"
+#include "io/files.h"
 
 namespace tessera {
 

@@ -6,10 +6,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "arch/config.h"
+#include "config/config.h"
 #include "core/status.h"
-#include "train/files.h"
-#include "train/json.h"
+#include "io/files.h"
+#include "io/json.h"
 
 namespace tessera {
 namespace {

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "train/manifest.h"
+#include "data/tokenizer.h"
+#include "io/manifest.h"
 #include "train/run_config.h"
-#include "train/tokenizer.h"
 
 namespace tessera {
 

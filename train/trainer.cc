@@ -8,8 +8,8 @@
 #include "core/catch.h"
 #include "core/limits.h"
 #include "core/status.h"
-#include "kernels/copy.h"
 #include "kernels/peak.h"
+#include "kernels/pointwise/copy.h"
 
 namespace tessera {
 namespace {

@@ -11,9 +11,9 @@
 
 #include "arch/cost.h"
 #include "arch/model.h"
-#include "kernels/adamw.h"
+#include "data/dataset.h"
 #include "kernels/device/memory.h"
-#include "train/data.h"
+#include "kernels/optimiser/adamw.h"
 #include "train/evaluate.h"
 #include "train/run_config.h"
 

@@ -1,10 +1,10 @@
 #ifndef TESSERA_KERNELS_CPU_FUNCTIONS_H_
 #define TESSERA_KERNELS_CPU_FUNCTIONS_H_
 
-#include "kernels/activation.h"
 #include "kernels/cpu/vmath.h"
+#include "kernels/pointwise/activation.h"
 
-// The functions of kernels/activation.h and their slopes over vectors.
+// The functions of kernels/pointwise/activation.h and their slopes over vectors.
 
 namespace tessera::TESSERA_ISA {
 namespace {

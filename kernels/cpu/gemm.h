@@ -2,7 +2,7 @@
 #define TESSERA_KERNELS_CPU_GEMM_H_
 
 #include "kernels/cpu/isa.h"
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 
 // The parts of matrix products that dense and grouped products share. Every function here runs on
 // the calling thread; callers cut the product into blocks by its shape and run them in parallel.

@@ -3,7 +3,7 @@
 
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/transpose.h"
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 
 // Packing of a factor into panels. A panel holds `width` lines (rows of A or columns of B) over a
 // range of K, as [k][width] 32-bit elements: fp32, or pairs of bf16 of k and k+1, which vdpbf16ps

@@ -8,7 +8,7 @@
 
 // Dense products of tiles that lie in the L1 or L2 cache, some 8 to 128 on a side, on the calling
 // thread and without packing: what chunkwise scans and attention are made of. Products of whole
-// matrices are kernels/matmul.h.
+// matrices are kernels/product/matmul.h.
 
 namespace tessera::TESSERA_ISA {
 

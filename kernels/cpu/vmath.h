@@ -4,9 +4,9 @@
 #include "kernels/cpu/simd.h"
 
 // exp, log, tanh, sigmoid and their kin over vectors, within 1-2 ULP of the true value over the
-// whole range (sigmoid within 2.5; tests/vmath_test.cc measures them), the same code for every
-// instruction set. Infinities and NaN behave as in <cmath>; results below the smallest normal float
-// are 0.
+// whole range (sigmoid within 2.5; tests/kernels/vmath_test.cc measures them), the same code for
+// every instruction set. Infinities and NaN behave as in <cmath>; results below the smallest normal
+// float are 0.
 
 namespace tessera::TESSERA_ISA {
 

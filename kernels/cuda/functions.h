@@ -1,11 +1,11 @@
 #ifndef TESSERA_KERNELS_CUDA_FUNCTIONS_H_
 #define TESSERA_KERNELS_CUDA_FUNCTIONS_H_
 
-#include "kernels/activation.h"
 #include "kernels/cuda/device.h"
+#include "kernels/pointwise/activation.h"
 
-// The functions of kernels/activation.h and their slopes. Which one is the same for a whole launch,
-// so the branches cost no divergence, and memory is what these kernels wait for.
+// The functions of kernels/pointwise/activation.h and their slopes. Which one is the same for a
+// whole launch, so the branches cost no divergence, and memory is what these kernels wait for.
 
 namespace tessera::TESSERA_DEVICE {
 namespace {

@@ -9,7 +9,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/device/wgmma.h"
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 
 // NVIDIA's GPUs behind the interface of kernels/device/cuda_device.h: one device (the first that
 // CUDA_VISIBLE_DEVICES leaves), one stream.

@@ -2,7 +2,7 @@
 #define TESSERA_KERNELS_CUDA_PRODUCT_H_
 
 #include "kernels/cuda/reduce.h"
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 
 // One 64 x 64 tile of a matrix product by a block of 128 threads: bf16 by tensor cores, fp32 by
 // multiply-adds. Factors come through shared memory, converted and, for bf16, in the order in which

@@ -2,9 +2,10 @@
 #define TESSERA_KERNELS_CUDA_ROUNDED_H_
 
 #include "kernels/cuda/vector.h"
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 
-// The copy of a factor that tensor cores cannot read where it lies (Stored in kernels/matmul.h).
+// The copy of a factor that tensor cores cannot read where it lies (Stored in
+// kernels/product/matmul.h).
 
 namespace tessera::TESSERA_DEVICE {
 namespace {

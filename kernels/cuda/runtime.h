@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string>
 
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 
 // The stream that kernels are launched on, and what a failed call becomes: CudaError.
 

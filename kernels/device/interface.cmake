@@ -5,7 +5,8 @@
 
 # In `out` the number, in `headers` what it is made of.
 function(cuda_interface tree out headers)
-  file(GLOB found ${tree}/kernels/*.h)
+  file(GLOB found ${tree}/kernels/*.h ${tree}/kernels/*/*.h)
+  list(FILTER found EXCLUDE REGEX "/kernels/(cpu|cuda|simt|device)/|_tile[.]h$")
   list(SORT found)
   list(APPEND found ${tree}/kernels/device/cuda_device.h ${tree}/core/dtype.h)
   set(hashes "")

@@ -12,7 +12,7 @@ namespace tessera {
 
 // Which of the two kernels of a grouped product a GPU launches: TESSERA_WGMMA in the environment.
 enum class WgmmaUse : uint8_t {
-  kAuto,    // by its sizes (kernels/grouped_matmul.h); so where nothing is said
+  kAuto,    // by its sizes (kernels/product/grouped_matmul.h); so where nothing is said
   kAlways,  // that by sm_90's warpgroup instructions, at any size
   kNever,
 };

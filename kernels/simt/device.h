@@ -18,7 +18,7 @@
 #include "core/check.h"
 #include "core/dtype.h"
 #include "kernels/device/wgmma.h"
-#include "kernels/matmul.h"
+#include "kernels/product/matmul.h"
 #include "kernels/simt/block.h"
 #include "kernels/simt/hopper.h"
 #include "kernels/simt/launch.h"

@@ -1,0 +1,43 @@
+#include "arch/registry.h"
+#include "tests/contract/block_contract.h"
+
+namespace tessera::testing {
+namespace {
+
+// Where a block's code takes another way than at its defaults. One line a corner.
+const std::vector<BlockCase> kCorners = {
+    {"attention", "{heads: 4, kv_heads: 2, window: 8, qk_norm: true, gate: true}"},
+    {"attention", "{heads: 2, kv_heads: 1, head_dim: 24, soft_cap: 5, bias: true, window: 2}"},
+    {"attention",
+     "{heads: 4, rope: {pairing: interleaved, scaling: {type: yarn, factor: 4, "
+     "original_length: 64}}}"},
+    {"attention", "{rope: none, window: 40, bias: qvo}"},
+    {"attention", "{heads: 4, kv_heads: 1, bias: true, gate: true}"},
+    {"attention", "{rope: none, bias: true}", 64, {"k_bias"}},
+    {"attention", "{window: 1}", 64, {"q", "k"}},
+    {"gla", "{heads: 2, expand_k: 1, expand_v: 2, conv: 4}", 32},
+    {"gla", "{heads: 3, gate_rank: 1, gate_divisor: 1}", 36},
+    {"mamba2", "{d_state: 16, head_dim: 8, groups: 2, expand: 1.5, bias: true}", 32},
+    {"mamba2", "{d_state: 5, head_dim: 16, conv: 2, conv_bias: false}", 32},
+    {"mlp", "{activation: geglu, bias: true}"},
+    {"mlp", "{activation: gelu, d_ff: 37, bias: true}"},
+    {"mlp", "{activation: relu2}"},
+    {"mlp", "{activation: silu, d_ff: 1}"},
+    {"moe", "{experts: 1, top_k: 1, d_ff: 5}", 64, {"router"}},
+    {"moe", "{experts: 6, top_k: 1, d_ff: 9}"},
+    {"moe", "{experts: 37, top_k: 6, d_ff: 7, expert: geglu, scores: topk_then_softmax}"},
+    {"moe", "{expert: gelu, renormalise: false, routed_scale: 2.5, balance_loss: 0, z_loss: 0}"},
+    {"moe", "{expert: relu2, shared: 2, shared_d_ff: 19, shared_gate: true}"},
+    {"moe", "{experts: 4, shared: 1, capacity_factor: 1}"},
+};
+
+}  // namespace
+
+std::vector<BlockCase> AllBlockCases() {
+  std::vector<BlockCase> cases;
+  for (const BlockType* type : AllBlocks()) cases.push_back({type->name, "{}"});
+  cases.insert(cases.end(), kCorners.begin(), kCorners.end());
+  return cases;
+}
+
+}  // namespace tessera::testing
