@@ -3,6 +3,11 @@
 #include <cmath>
 #include <map>
 
+#include "ops/ends.h"
+#include "ops/norm.h"
+#include "ops/pointwise.h"
+#include "ops/product.h"
+
 namespace tessera {
 namespace {
 

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "arch/block.h"
 #include "config/config.h"
+#include "kernels/rows/norm.h"
 
 namespace tessera {
 

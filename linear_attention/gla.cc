@@ -5,6 +5,12 @@
 #include "arch/block.h"
 #include "core/sizes.h"
 #include "core/status.h"
+#include "ops/convolution.h"
+#include "ops/norm.h"
+#include "ops/pointwise.h"
+#include "ops/product.h"
+#include "ops/scan.h"
+#include "ops/shape.h"
 
 // Gated linear attention (Yang et al. 2024, arXiv:2312.06635, section 4.4):
 //   g = log sigmoid(W_2 W_1 x + b) / gate_divisor,   o = GLA(W_q x, W_k x, W_v x, g), scale K^-1/2,

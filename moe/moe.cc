@@ -5,6 +5,9 @@
 #include "arch/block.h"
 #include "arch/registry.h"
 #include "core/sizes.h"
+#include "ops/experts.h"
+#include "ops/pointwise.h"
+#include "ops/product.h"
 
 // Mixture of experts (Shazeer et al. 2017, arXiv:1701.06538; Fedus et al. 2021, arXiv:2101.03961):
 //   y = sum over the k experts e that a router chooses for the token of w_e FFN_e(x),

@@ -3,6 +3,11 @@
 #include "absl/strings/str_format.h"
 #include "arch/block.h"
 #include "core/sizes.h"
+#include "ops/convolution.h"
+#include "ops/norm.h"
+#include "ops/product.h"
+#include "ops/scan.h"
+#include "ops/shape.h"
 
 // Mamba-2 (Dao & Gu 2024, arXiv:2405.21060, section 7):
 //   [z | x | B | C | dt] = W_in u,   [x | B | C] = silu(conv([x | B | C])),

@@ -1,3 +1,5 @@
+#include "ops/attention.h"
+
 #include <cmath>
 #include <optional>
 
@@ -5,6 +7,9 @@
 #include "arch/block.h"
 #include "arch/registry.h"
 #include "core/sizes.h"
+#include "ops/norm.h"
+#include "ops/pointwise.h"
+#include "ops/product.h"
 #include "ops/rope_scaling.h"
 
 // Causal softmax attention (Vaswani et al. 2017, eq. 1) with grouped key-value heads (Ainslie et

@@ -4,6 +4,9 @@
 #include "arch/block.h"
 #include "arch/registry.h"
 #include "core/sizes.h"
+#include "ops/pointwise.h"
+#include "ops/product.h"
+#include "ops/shape.h"
 
 // A feed-forward layer, y = W_out f(W_in x), or with a gate (Shazeer 2020, arXiv:2002.05202, eq. 6)
 //   y = W_out (f(W_g x) * (W_u x)),
