@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "ops/context.h"
+#include "ops/ops.h"
 
 // Ops at the sizes of real models: what bench_gpu times, and what tests/device/gpu_sizes_test.cc
 // compares with the CPU.

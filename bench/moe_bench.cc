@@ -13,6 +13,7 @@
 
 #include "arch/registry.h"
 #include "core/parallel.h"
+#include "ops/experts.h"
 
 namespace tessera {
 namespace {

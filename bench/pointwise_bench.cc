@@ -16,6 +16,7 @@
 #include "kernels/pointwise/copy.h"
 #include "ops/ends.h"
 #include "ops/norm.h"
+#include "ops/pointwise.h"
 #include "ops/product.h"
 
 namespace tessera {

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "ops/pointwise.h"
 #include "tests/check_fails.h"
 #include "tests/temporary_folder.h"
 
