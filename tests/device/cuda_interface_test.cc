@@ -31,12 +31,13 @@ std::string TextOf(const std::string& path) {
 
 TEST(CudaInterface, IsAnotherWhereFieldsChangePlaces) {
   TemporaryFolder folder;
-  for (const char* part : {"kernels", "kernels/device", "core"}) {
-    fs::create_directories(folder.path(part));
-    for (const auto& entry : fs::directory_iterator(kTree + "/" + part))
-      if (entry.path().extension() == ".h")
-        fs::copy_file(entry.path(), folder.path(part) + "/" + entry.path().filename().string());
-  }
+  for (const char* room : {"kernels", "core"})
+    for (const auto& entry : fs::recursive_directory_iterator(kTree + "/" + room)) {
+      if (entry.path().extension() != ".h") continue;
+      const fs::path to = folder.path(fs::relative(entry.path(), kTree).string());
+      fs::create_directories(to.parent_path());
+      fs::copy_file(entry.path(), to);
+    }
   const std::string before = InterfaceOf(folder.path(""));
   EXPECT_EQ(before, InterfaceOf(kTree));
   EXPECT_EQ(before.size(), std::string("0x0123456789abcdef\n").size()) << before;
