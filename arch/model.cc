@@ -7,6 +7,7 @@
 #include "ops/norm.h"
 #include "ops/pointwise.h"
 #include "ops/product.h"
+#include "ops/sequence.h"
 
 namespace tessera {
 namespace {
@@ -21,15 +22,42 @@ void MakeNorm(Parameters& p, const std::string& name, NormKind kind, int64_t wid
 }  // namespace
 
 ModelState::ModelState(int64_t blocks, int64_t batch, int64_t capacity)
-    : position(static_cast<size_t>(batch), 0), states_(static_cast<size_t>(blocks)) {
+    : position(static_cast<size_t>(batch), 0),
+      states_(static_cast<size_t>(blocks)),
+      starts_(static_cast<size_t>(batch)) {
   for (State& s : states_) s.capacity = capacity;
+}
+
+void ModelState::StartDocument(int64_t sequence, int64_t row) {
+  std::vector<int64_t>& starts = starts_.at(static_cast<size_t>(sequence));
+  TESSERA_CHECK(row >= (starts.empty() ? 0 : starts.back()),
+                "a document begins at row %ld, after one at %ld", row,
+                starts.empty() ? 0 : starts.back());
+  starts.push_back(row);
 }
 
 std::vector<int32_t> ModelState::NextPositions(int64_t T) const {
   std::vector<int32_t> next;
-  for (const int64_t start : position)
-    for (int64_t t = 0; t < T; ++t) next.push_back(static_cast<int32_t>(start + t));
+  for (size_t b = 0; b < position.size(); ++b) {
+    int64_t at = position[b];
+    auto start = starts_[b].begin();
+    for (int64_t t = 0; t < T; ++t, ++at) {
+      for (; start != starts_[b].end() && *start == t; ++start) at = 0;
+      next.push_back(static_cast<int32_t>(at));
+    }
+  }
   return next;
+}
+
+void ModelState::Advance(int64_t T) {
+  for (size_t b = 0; b < position.size(); ++b) {
+    std::vector<int64_t>& starts = starts_[b];
+    TESSERA_CHECK(starts.empty() || starts.back() < T,
+                  "a document begins at row %ld of a chunk of %ld", starts.back(), T);
+    position[b] = starts.empty() ? position[b] + T : T - starts.back();
+    starts.clear();
+  }
+  tokens += T;
 }
 
 int64_t ModelState::bytes() const {
@@ -174,14 +202,12 @@ Var Model::ApplyRecomputed(Context& ctx, const Layer& layer, const Var& x,
 }
 
 Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
-  const int64_t T = tokens.dim(1);
-  if (state != nullptr) {
-    for (int64_t& start : state->position) start += T;
-    state->tokens += T;
-  }
+  if (state != nullptr) state->Advance(tokens.dim(1));
+  const bool starts = ctx.position.defined() && !ctx.start.defined();
   Stream stream;
   {
     Context::Scope scope(ctx, "model");
+    if (starts) ctx.start = DocumentStarts(ctx, ctx.position);
     stream.x = Embedding(ctx, tokens, embedding_);
   }
   std::map<std::string, Var> named;
@@ -200,6 +226,7 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
   }
   ctx.edge.clear();
   ctx.edges.clear();
+  if (starts) ctx.start = Tensor();
   Context::Scope scope(ctx, "model");
   return Normalise(ctx, &stream, last_gain_, last_bias_);
 }

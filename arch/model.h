@@ -25,14 +25,18 @@ class ModelState {
   State* At(int64_t block) { return &states_[static_cast<size_t>(block)]; }
   int64_t bytes() const;
 
+  // A document of the sequence begins at this row of the next chunk.
+  void StartDocument(int64_t sequence, int64_t row);
   // Where the next T tokens of each sequence are in its document: [B,T].
   std::vector<int32_t> NextPositions(int64_t T) const;
+  void Advance(int64_t T);  // behind them
 
   std::vector<int64_t> position;  // tokens since the start of the document, one a sequence
   int64_t tokens = 0;             // seen so far
 
  private:
   std::vector<State> states_;
+  std::vector<std::vector<int64_t>> starts_;  // by sequence: of documents, in the next chunk
 };
 
 class Model {
@@ -45,7 +49,8 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   // tokens [B,T] int32 in [0, vocab) -> the last norm's output [B,T,D]. ctx.position must be set,
-  // With a state, the state's own, from NextPositions; the state is advanced by T.
+  // with a state to its NextPositions; the state is advanced by T. Where ctx.start is undefined,
+  // documents begin at the positions that are 0.
   Var Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const;
 
   // Mean cross-entropy over the targets that are not -1, in nats, as an fp32 scalar; its gradient

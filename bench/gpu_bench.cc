@@ -90,6 +90,7 @@ json Run(const GpuCase& c, Arena* arena, const Limits& limits) {
     Context ctx(Device::kCuda, arena);
     ctx.compute = c.dtype;
     ctx.position = inputs.position;
+    ctx.start = inputs.start;
     ctx.counter = &counter;
     ctx.SetRecording(backward);
     std::vector<Var> outputs = forward(ctx);
@@ -107,6 +108,7 @@ json Run(const GpuCase& c, Arena* arena, const Limits& limits) {
   Context again(Device::kCuda, arena);
   again.compute = c.dtype;
   again.position = inputs.position;
+  again.start = inputs.start;
   for (const Var& y : forward(again))
     cotangents.push_back(source.Normal(y.shape(), y.dtype()).value());
   seconds = Seconds([&] { pass(true); });

@@ -339,6 +339,7 @@ Tensor GpuSource::Floats(const std::vector<float>& values) {
 
 void GpuSource::Positions(int64_t B, int64_t T) {
   ctx_.position = Integers({B, T}, [=](int64_t i) { return i % T; });
+  ctx_.start = Integers({B, T}, [](int64_t) { return 0; });
 }
 
 std::vector<GpuCase> AllGpuCases(GpuSizes sizes) { return Cases(sizes).All(); }

@@ -39,8 +39,8 @@ struct Batch {
   std::vector<int32_t> inputs;   // [B,T]
   std::vector<int32_t> targets;  // [B,T]
   // [B,T], tokens since the start of the token's document, or since the start of the row where that
-  // is nearer: the `position` of the ops, whose states and caches begin anew where it is 0. Empty
-  // for data without documents.
+  // is nearer: a Context's position, so that a document begins where it is 0. Empty for data
+  // without documents.
   std::vector<int32_t> position;
   int64_t target_count = 0;  // targets that are not kNoTarget
   int64_t target_bytes = 0;  // that these decode to; counted in ValidationBatch only

@@ -4,6 +4,7 @@
 
 #include "kernels/pointwise/copy.h"
 #include "ops/attention.h"
+#include "ops/sequence.h"
 
 namespace tessera {
 namespace {
@@ -41,7 +42,7 @@ struct Sizes {
 
 template <class T>
 AttentionArgs<T> ArgsOf(const Var& q, const Var& k, const Var& v, const KvPast& past,
-                        const Tensor& position, const AttentionOptions& o, const Tensor& y,
+                        const Tensor& start, const AttentionOptions& o, const Tensor& y,
                         const Tensor& lse) {
   const Sizes s(q, k, v, past, o);
   AttentionArgs<T> a{.q = q.data<T>(),
@@ -50,7 +51,7 @@ AttentionArgs<T> ArgsOf(const Var& q, const Var& k, const Var& v, const KvPast& 
                      .k_stride = k.stride(),
                      .v = v.data<T>(),
                      .v_stride = v.stride(),
-                     .position = position.data<int32_t>(),
+                     .start = start.data<int32_t>(),
                      .o = y.data<T>(),
                      .o_stride = y.stride(),
                      .lse = lse.data<float>(),
@@ -97,15 +98,15 @@ Var Attention(Context& ctx, const Var& q, const Var& k, const Var& v, const KvPa
                 past.rows);
   Tensor y = ctx.New({sizes.B, sizes.T, options.heads * sizes.V}, q.dtype());
   Tensor lse = ctx.New({sizes.B, options.heads, sizes.T}, DType::kF32);
-  const Tensor position = ctx.position;
+  const Tensor start = StartFor(ctx, q.value());
   return ByDType(q.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    AttentionArgs<T> args = ArgsOf<T>(q, k, v, past, position, options, y, lse);
+    AttentionArgs<T> args = ArgsOf<T>(q, k, v, past, start, options, y, lse);
     const Tensor workspace = Workspace(ctx, args.workspace_floats());
     args.workspace = workspace.data<float>();
     ctx.Run(args);
     return ctx.Result(y, {q, k, v, past.k, past.v}, [=](Context& ctx, const Tensor& dy) {
-      AttentionGradArgs<T> grad{.forward = ArgsOf<T>(q, k, v, past, position, options, y, lse),
+      AttentionGradArgs<T> grad{.forward = ArgsOf<T>(q, k, v, past, start, options, y, lse),
                                 .dout = dy.data<T>(),
                                 .dout_stride = dy.stride()};
       Place(ctx.GradOf(q), &grad.dq, &grad.dq_stride, &grad.dq_mode);

@@ -21,7 +21,7 @@ struct KvPast {
   int64_t rows = 0, first = 0;
 };
 // q [B,T,heads*K], k [B,T,kv_heads*K], v [B,T,kv_heads*V] -> [B,T,heads*V]. Documents are those of
-// ctx.position.
+// ctx.start.
 Var Attention(Context& ctx, const Var& q, const Var& k, const Var& v, const KvPast& past,
               const AttentionOptions& options);
 // Turns the heads of x [B,T,heads*K] by the angles of ctx.position.

@@ -2,12 +2,13 @@
 
 #include "ops/convolution.h"
 #include "ops/dense.h"
+#include "ops/sequence.h"
 
 namespace tessera {
 namespace {
 
 template <class T>
-CausalConvArgs<T> ArgsOf(const ConvInputs& in, const Tensor& position, const Tensor& y) {
+CausalConvArgs<T> ArgsOf(const ConvInputs& in, const Tensor& start, const Tensor& y) {
   const int64_t B = in.x.dim(0), tokens = in.x.dim(1), C = in.x.dim(2), W = in.weight.dim(1);
   TESSERA_CHECK(in.weight.shape() == Shape({C, W}) && W >= 2 && W <= CausalConvArgs<T>::kMaxWidth,
                 "a convolution of %s with taps %s", in.x.shape().ToString().c_str(),
@@ -22,7 +23,7 @@ CausalConvArgs<T> ArgsOf(const ConvInputs& in, const Tensor& position, const Ten
           .weight = Dense(in.weight),
           .bias = Dense(in.bias),
           .state = Dense(in.state),
-          .position = position.data<int32_t>(),
+          .start = start.data<int32_t>(),
           .y = y.data<T>(),
           .y_stride = y.stride(),
           .B = B,
@@ -37,8 +38,8 @@ CausalConvArgs<T> ArgsOf(const ConvInputs& in, const Tensor& position, const Ten
 Scanned CausalConv(Context& ctx, const ConvInputs& in, LastState last) {
   return ByDType(in.x.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    const Tensor y = ctx.New(in.x.shape(), in.x.dtype()), position = ctx.position;
-    CausalConvArgs<T> args = ArgsOf<T>(in, position, y);
+    const Tensor y = ctx.New(in.x.shape(), in.x.dtype()), start = StartFor(ctx, in.x.value());
+    CausalConvArgs<T> args = ArgsOf<T>(in, start, y);
     std::vector<Tensor> results = {y};
     if (last == LastState::kKeep) {
       results.push_back(ctx.New({args.B, args.W - 1, args.C}, DType::kF32));
@@ -48,7 +49,7 @@ Scanned CausalConv(Context& ctx, const ConvInputs& in, LastState last) {
     const auto vars =
         ctx.Results(results, {in.x, in.weight, in.bias, in.state},
                     [=](Context& ctx, std::span<const Tensor> grads) {
-                      CausalConvGradArgs<T> g{.forward = ArgsOf<T>(in, position, Tensor())};
+                      CausalConvGradArgs<T> g{.forward = ArgsOf<T>(in, start, Tensor())};
                       g.dy = grads[0].data<T>();
                       g.dy_stride = grads[0].defined() ? grads[0].stride() : 0;
                       if (grads.size() > 1) g.dlast_state = grads[1].data<float>();

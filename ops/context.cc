@@ -249,12 +249,13 @@ Context::Vars Context::Recompute(const Vars& xs,
     ys.push_back(v.defined() ? Leaf(v.value()) : Var());
     nodes.push_back(ys.back().grad());
   }
-  Record([nodes, xs, f, training = training, position = position](Context& ctx) {
+  Record([nodes, xs, f, training = training, position = position, start = start](Context& ctx) {
     const auto arrived = [](const GradRef& n) { return n != nullptr && n->started; };
     if (std::none_of(nodes.begin(), nodes.end(), arrived)) return;
     std::vector<Entry> outer = std::move(ctx.tape_);
     ctx.tape_.clear();
     const Tensor position_now = std::exchange(ctx.position, position);
+    const Tensor start_now = std::exchange(ctx.start, start);
     const bool training_now = std::exchange(ctx.training, training);
     const Phase phase = std::exchange(ctx.phase_, Phase::kRecompute);
     ctx.recording_ = true;
@@ -275,6 +276,7 @@ Context::Vars Context::Recompute(const Vars& xs,
       if (arrived(inner[i].grad())) ctx.GiveGrad(xs[i].grad(), inner[i].grad()->grad);
     ctx.training = training_now;
     ctx.position = position_now;
+    ctx.start = start_now;
     ctx.tape_ = std::move(outer);
   });
   return ys;

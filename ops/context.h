@@ -109,10 +109,16 @@ class Context {
   DType compute = DType::kF32;
   // Training draws what only training does: expert capacity, for one.
   bool training = false;
-  // [B,T] int32: tokens since the start of each token's document, counted across chunks; 0 starts a
-  // document and resets every state. Undefined: no document starts within this chunk (but RoPE
-  // always needs it).
+  // [B,T] int32, what embeddings of the position read: a token's place in its document, or wherever
+  // else it is to stand.
   Tensor position;
+  // [B,T] int32, what every op over time reads: the row of this chunk at which the token's document
+  // begins; -n where that is n rows before the chunk, of which states and caches hold what there
+  // is. Row t begins a document where start[t] = t, and shares that of row t - 1 else. So a
+  // document is told apart by rows alone: tokens may be gathered, pooled or stand at any position.
+  // Undefined: no document begins in this chunk; a Model makes it of the positions
+  // (ops/sequence.h).
+  Tensor start;
   // Multiplies the objective, one fp32: a micro-batch's share of the step. Ops that add an extra
   // loss's gradient use it. Undefined: 1.
   Tensor loss_scale;

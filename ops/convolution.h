@@ -10,7 +10,7 @@
 namespace tessera {
 
 // A short depthwise convolution of x [B,T,C] with weight [C,W]; bias [C] and state [B,W-1,C] may be
-// undefined. Documents are those of ctx.position.
+// undefined. Documents are those of ctx.start.
 struct ConvInputs {
   Var x, weight, bias, state;
   ConvActivation activation = ConvActivation::kNone;

@@ -9,6 +9,7 @@
 #include "ops/pointwise.h"
 #include "ops/product.h"
 #include "ops/scan.h"
+#include "ops/sequence.h"
 #include "ops/shape.h"
 
 // The vocabulary of block writers: every differentiable operation, on Vars, a header a family.

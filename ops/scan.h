@@ -8,7 +8,7 @@
 namespace tessera {
 
 // A scan's outputs, and its state after the last token where that was asked for. Documents are
-// those of ctx.position.
+// those of ctx.start.
 enum class LastState : uint8_t { kDrop, kKeep };
 struct Scanned {
   Var y, state;

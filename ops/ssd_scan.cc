@@ -2,12 +2,13 @@
 
 #include "ops/dense.h"
 #include "ops/scan.h"
+#include "ops/sequence.h"
 
 namespace tessera {
 namespace {
 
 template <class T>
-SsdScanArgs<T> ArgsOf(const SsdInputs& in, const Tensor& position, const Tensor& y) {
+SsdScanArgs<T> ArgsOf(const SsdInputs& in, const Tensor& start, const Tensor& y) {
   const int64_t B = in.x.dim(0), tokens = in.x.dim(1), H = in.A_log.value().elements();
   const int64_t P = in.x.dim(2) / H, N = in.N, G = in.b.dim(2) / N;
   TESSERA_CHECK(G > 0 && H % G == 0, "an SSD scan of %ld heads in %ld groups", H, G);
@@ -32,7 +33,7 @@ SsdScanArgs<T> ArgsOf(const SsdInputs& in, const Tensor& position, const Tensor&
           .dt_bias = Dense(in.dt_bias),
           .D = Dense(in.D),
           .state = Dense(in.state),
-          .position = position.data<int32_t>(),
+          .start = start.data<int32_t>(),
           .y = y.data<T>(),
           .y_stride = y.stride(),
           .B = B,
@@ -59,8 +60,8 @@ void Place(const GradSlot& slot, float** data, Grad* mode) {
 Scanned SsdScan(Context& ctx, const SsdInputs& in, LastState last) {
   return ByDType(in.x.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    const Tensor y = ctx.New(in.x.shape(), in.x.dtype()), position = ctx.position;
-    SsdScanArgs<T> args = ArgsOf<T>(in, position, y);
+    const Tensor y = ctx.New(in.x.shape(), in.x.dtype()), start = StartFor(ctx, in.x.value());
+    SsdScanArgs<T> args = ArgsOf<T>(in, start, y);
     std::vector<Tensor> results = {y};
     if (last == LastState::kKeep) {
       results.push_back(ctx.New({args.B, args.H, args.N, args.P}, DType::kF32));
@@ -75,7 +76,7 @@ Scanned SsdScan(Context& ctx, const SsdInputs& in, LastState last) {
     const std::vector<Var> inputs = {in.x, in.dt, in.b, in.c, in.A_log, in.dt_bias, in.D, in.state};
     const auto vars =
         ctx.Results(results, inputs, [=](Context& ctx, std::span<const Tensor> grads) {
-          SsdScanGradArgs<T> g{.forward = ArgsOf<T>(in, position, Tensor())};
+          SsdScanGradArgs<T> g{.forward = ArgsOf<T>(in, start, Tensor())};
           g.forward.chunk_states = kept.data<float>();
           g.dy = grads[0].data<T>();
           g.dy_stride = grads[0].defined() ? grads[0].stride() : 0;

@@ -19,9 +19,10 @@
 // else fresh row j - L. The past is a ring of `past_capacity` rows a batch row: past row j stands
 // in slot (past_first + j) mod past_capacity of it.
 //
-// Query t sees key j iff  max(L + t - position[t], L + t - window + 1, 0) <= j <= L + t.
-// position[t] counts the tokens since the start of t's document, over chunks; null: no document
-// starts in this chunk. window counts keys, the query's own included; 0: all of them.
+// Query t sees key j iff  max(L + start[t], L + t - window + 1, 0) <= j <= L + t.
+// start[t] is the row of this chunk at which t's document begins (Context::start), negative where
+// that lies in the past; null: no document begins in this chunk. window counts keys, the query's
+// own included; 0: all of them.
 
 namespace tessera {
 
@@ -46,8 +47,8 @@ struct AttentionArgs {
   int64_t past_k_stride = 0;
   const T_* past_v = nullptr;  // [B,past_capacity,Hkv*V]
   int64_t past_v_stride = 0;
-  const int32_t* position = nullptr;  // [B,T]
-  T_* o;                              // [B,T,H*V]
+  const int32_t* start = nullptr;  // [B,T]
+  T_* o;                           // [B,T,H*V]
   int64_t o_stride;
   float* lse = nullptr;        // [B,H,T], or null: not wanted
   float* workspace = nullptr;  // workspace_floats(), contents undefined

@@ -19,8 +19,8 @@ template <class T>
 __device__ __forceinline__ Sight SightOf(const AttentionArgs<T>& a, int64_t b, int64_t t) {
   Sight s{0, static_cast<int>(a.L + t)};
   if (a.window > 0 && s.high >= a.window) s.low = static_cast<int>(s.high - a.window + 1);
-  if (a.position != nullptr) {
-    const int start = s.high - a.position[b * a.T + t];
+  if (a.start != nullptr) {
+    const int start = static_cast<int>(a.L) + a.start[b * a.T + t];
     if (start > s.low) s.low = start;
   }
   return s;

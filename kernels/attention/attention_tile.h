@@ -118,9 +118,7 @@ struct Columns {
     for (int64_t c = 0; c < padded; ++c) {
       const int64_t key = a.L + t(Smaller(c, n - 1));  // a padding column repeats the last one
       int64_t lowest = a.window > 0 ? Larger(key - a.window + 1, 0) : 0;
-      if (a.position != nullptr) {
-        lowest = Larger(lowest, key - a.position[b * a.T + key - a.L]);
-      }
+      if (a.start != nullptr) lowest = Larger(lowest, a.L + a.start[b * a.T + key - a.L]);
       low[c] = static_cast<int32_t>(lowest);
       high[c] = static_cast<int32_t>(key);
       first_key = Smaller(first_key, lowest);

@@ -10,9 +10,9 @@ namespace {
 template <class T>
 __device__ __forceinline__ int64_t Reach(const CausalConvArgs<T>& a, int64_t b, int64_t t) {
   const int64_t all = a.W - 1;
-  if (a.position == nullptr) return all;
-  const int64_t position = a.position[b * a.T + t];
-  return position < all ? position : all;
+  if (a.start == nullptr) return all;
+  const int64_t since = t - a.start[b * a.T + t];
+  return since < all ? since : all;
 }
 
 // The input of channel c at token t of the chunk, or before it, from the state.

@@ -9,9 +9,9 @@
 // A short depthwise convolution over time, causal, as before the scan of Mamba (Gu & Dao 2023,
 // arXiv:2312.00752, section 3.4):
 //   u_t = bias + sum_{l<W} w[:, W-1-l] x_{t-l},   y_t = u_t, or silu(u_t).
-// A tap before the start of t's document, l > position[t], counts as 0. Taps before the chunk read
-// the state: the last W-1 inputs, oldest first, with 0 for what no later token can reach.
-// Position null: no document starts in this chunk.
+// A tap before the start of t's document, t - l < start[t], counts as 0 (start: Context::start).
+// Taps before the chunk read the state: the last W-1 inputs, oldest first, with 0 for what no later
+// token can reach. Start null: no document begins in this chunk.
 
 namespace tessera {
 
@@ -24,11 +24,11 @@ struct CausalConvArgs {
 
   const T_* x;  // [B,T,C]
   int64_t x_stride;
-  const float* weight;                // [C,W]; the last tap meets the token itself
-  const float* bias = nullptr;        // [C], or null
-  const float* state = nullptr;       // [B,W-1,C], or null: zero
-  const int32_t* position = nullptr;  // [B,T]
-  T_* y;                              // [B,T,C]
+  const float* weight;             // [C,W]; the last tap meets the token itself
+  const float* bias = nullptr;     // [C], or null
+  const float* state = nullptr;    // [B,W-1,C], or null: zero
+  const int32_t* start = nullptr;  // [B,T]
+  T_* y;                           // [B,T,C]
   int64_t y_stride;
   float* last_state = nullptr;  // [B,W-1,C], or null: not wanted
   int64_t B, T, C, W;           // 2 <= W <= kMaxWidth

@@ -39,7 +39,7 @@ struct ConvTask {
 // How many tokens back t may look.
 template <class T>
 int64_t Reach(const CausalConvArgs<T>& a, int64_t b, int64_t t) {
-  return a.position == nullptr ? a.W - 1 : Smaller(a.W - 1, a.position[b * a.T + t]);
+  return a.start == nullptr ? a.W - 1 : Smaller(a.W - 1, t - a.start[b * a.T + t]);
 }
 
 // The rows of a block at t: in[W - 1 + r] is token t + r. Edge blocks, which touch the state or the

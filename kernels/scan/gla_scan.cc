@@ -30,7 +30,7 @@ void RunHead(const GlaScanArgs<T>& a, int64_t b, int64_t h) {
       const int64_t at = (b * (a.spans() - 1) + chunk / kSpan - 1) * a.H + h;
       StoreRows(S, ldv, a.K, a.V, a.kept + at * a.K * a.V, a.V, Grad::kOverwrite);
     }
-    w.Fill(a, row, h, rows);
+    w.Fill(a, b, t0, h, rows);
     PairScores(w, rows, &work);
     for (int64_t j = 0; j < a.V; j += kColumns) {
       const int64_t width = Smaller(kColumns, a.V - j);
@@ -70,7 +70,7 @@ void RunSteps(const GlaScanArgs<T>& a, int64_t b, int64_t h) {
   const int64_t head = (b * a.H + h) * a.K * a.V;
   const float* from = a.state == nullptr ? nullptr : a.state + head;
   float* last = a.last_state == nullptr ? nullptr : a.last_state + head;
-  w.Fill(a, b * a.T, h, a.T);
+  w.Fill(a, b, 0, h, a.T);
   for (int64_t t = 0; t < a.T; ++t) {
     float* to = t + 1 < a.T ? between : last;
     Step(a.K, a.V, from, to, w.Q + t * w.ldk, w.Kt + t * w.ldk, w.decay + t * w.ldk,

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kMaxGlaWidth* kStepRows) GlaStep(GlaScanArgs<T
   TESSERA_SHARED(float[kStepRows][kMaxGlaWidth], part);
   const int64_t head = int64_t{blockIdx.x} * a.K * a.V, v = threadIdx.x;
   const int64_t b = blockIdx.x / a.H, h = blockIdx.x % a.H;
-  const bool starts = a.position != nullptr && a.position[b] == 0;
+  const bool starts = a.start != nullptr && a.start[b] == 0;
   const float value = v < a.V ? ToFloat(a.v[b * a.v_stride + h * a.V + v]) : 0;
   float o = 0;
 #pragma unroll 8

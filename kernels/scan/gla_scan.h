@@ -9,7 +9,8 @@
 
 // Gated linear attention (Yang et al. 2024, arXiv:2312.06635, eq. 3), per head:
 //   S_t = diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = scale S_t^T q_t,   g_t <= 0 [K],   S [K,V].
-// Where position[t] == 0 a document starts and S_{t-1} counts as 0.
+// Where start[t] == t a document begins and S_{t-1} counts as 0 (start: Context::start; null: no
+// document begins in this chunk).
 //
 // Computed in chunks of 16 tokens: o = (q o decay since the chunk's start) S + A v, and the state
 // from chunk to chunk. The paper divides by cumulated decays, which overflows, and needs a second
@@ -34,9 +35,9 @@ struct GlaScanArgs {
   int64_t v_stride;
   const T_* g;  // [B,T,H*K], log gates
   int64_t g_stride;
-  const float* state = nullptr;       // [B,H,K,V], or null: zero
-  const int32_t* position = nullptr;  // [B,T]
-  T_* o;                              // [B,T,H*V]
+  const float* state = nullptr;    // [B,H,K,V], or null: zero
+  const int32_t* start = nullptr;  // [B,T]
+  T_* o;                           // [B,T,H*V]
   int64_t o_stride;
   float* last_state = nullptr;  // [B,H,K,V], or null: not wanted
   // kept_floats(), or null where no gradient will be asked for: the state at the start of every

@@ -60,7 +60,7 @@ class HeadGrad {
     }
     for (int64_t i = 0; i + 1 < chunks; ++i) {
       const int64_t chunk = span * kSpan + i;
-      w_.Fill(a_, Row(chunk), h_, kC);
+      w_.Fill(a_, b_, chunk * kC, h_, kC);
       for (int64_t j = 0; j < V; j += kColumns) {
         const int64_t width = Smaller(kColumns, V - j);
         for (int64_t k = 0; k < K; ++k)
@@ -76,7 +76,7 @@ class HeadGrad {
 
   void Chunk(int64_t chunk, int64_t i) {
     const int64_t rows = Rows(chunk), row = Row(chunk), K = a_.K, V = a_.V;
-    w_.Fill(a_, row, h_, rows);
+    w_.Fill(a_, b_, chunk * kC, h_, rows);
     if (g_.dout != nullptr) {
       LoadRows(g_.dout + row * g_.dout_stride + h_ * V, g_.dout_stride, rows, V, do_, w_.ldv);
     } else {

@@ -35,7 +35,8 @@ struct GlaTiles {
   }
 
   template <class T>
-  void Fill(const GlaScanArgs<T>& a, int64_t row, int64_t h, int64_t rows) const {
+  void Fill(const GlaScanArgs<T>& a, int64_t b, int64_t t0, int64_t h, int64_t rows) const {
+    const int64_t row = b * a.T + t0;
     const auto at = [&](const T* x, int64_t stride, int64_t width) {
       return x + row * stride + h * width;
     };
@@ -44,7 +45,7 @@ struct GlaTiles {
     // Row by row, since tokens lie a power of two apart and a walk down them would meet few sets of
     // the cache.
     for (int64_t t = 0; t < rows; ++t) {
-      const bool starts = a.position != nullptr && a.position[row + t] == 0;
+      const bool starts = a.start != nullptr && a.start[row + t] == t0 + t;
       ForLanes(K, [&](int64_t i, int n) {
         const int64_t to = t * ldk + i;
         Store(Q + to, LoadPart(q + t * a.q_stride + i, n) * a.scale);

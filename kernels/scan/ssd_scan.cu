@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kMaxSsdHead* kStepRows) SsdStep(SsdScanArgs<T>
   TESSERA_SHARED(float[kStepRows][kMaxSsdHead], part);
   const int64_t h = blockIdx.x % a.H, b = blockIdx.x / a.H, p = threadIdx.x, g = h / (a.H / a.G);
   const float raw = ToFloat(a.dt[b * a.dt_stride + h]) + a.dt_bias[h], dt = Softplus(raw);
-  const bool starts = a.position != nullptr && a.position[b] == 0;
+  const bool starts = a.start != nullptr && a.start[b] == 0;
   const float decay = starts ? 0 : expf(-expf(a.A_log[h]) * dt);
   const float x = p < a.P ? ToFloat(a.x[b * a.x_stride + h * a.P + p]) : 0;
   const int64_t head = (b * a.H + h) * a.N * a.P;

@@ -11,7 +11,8 @@
 // h / (H / G) of B and C:
 //   dt_t = softplus(raw_t + dt_bias_h),   a_t = -exp(A_log_h) dt_t,
 //   S_t = exp(a_t) S_{t-1} + dt_t B_t x_t^T,   y_t = S_t^T C_t + D_h x_t,        S [N,P].
-// Where position[t] == 0 a document starts and S_{t-1} counts as 0.
+// Where start[t] == t a document begins and S_{t-1} counts as 0 (start: Context::start; null: no
+// document begins in this chunk).
 //
 // Computed in chunks of 64 tokens (section 6): (C B^T o L) X within a chunk, and the state from
 // chunk to chunk. L_ts = prod_{s<r<=t} exp(a_r) is made by multiplying, row by row: factors in
@@ -34,12 +35,12 @@ struct SsdScanArgs {
   int64_t b_stride;
   const T_* c;  // [B,T,G*N]
   int64_t c_stride;
-  const float* A_log;                 // [H]
-  const float* dt_bias;               // [H]
-  const float* D = nullptr;           // [H], or null: none
-  const float* state = nullptr;       // [B,H,N,P], or null: zero
-  const int32_t* position = nullptr;  // [B,T]
-  T_* y;                              // [B,T,H*P]
+  const float* A_log;              // [H]
+  const float* dt_bias;            // [H]
+  const float* D = nullptr;        // [H], or null: none
+  const float* state = nullptr;    // [B,H,N,P], or null: zero
+  const int32_t* start = nullptr;  // [B,T]
+  T_* y;                           // [B,T,H*P]
   int64_t y_stride;
   float* last_state = nullptr;  // [B,H,N,P], or null: not wanted
   // chunk_states_floats(), or null where no gradient will be asked for: the state at the start of

@@ -78,7 +78,7 @@ __device__ __forceinline__ void ReadSteps(const SsdScanArgs<T>& a, int64_t b, in
     if (t0 + t < a.T) {
       const int64_t row = b * a.T + t0 + t;
       const float raw = ToFloat(a.dt[row * a.dt_stride + h]) + a.dt_bias[h];
-      const bool starts = a.position != nullptr && a.position[row] == 0;
+      const bool starts = a.start != nullptr && a.start[row] == t0 + t;
       dt = Softplus(raw);
       slope = Sigmoid(raw);
       decay = starts ? 0 : expf(-expf(a.A_log[h]) * dt);

@@ -47,7 +47,7 @@ struct SsdSteps {
         const int64_t row = task.b * a.T + t0 + t;
         const Vec raw = Load(a.dt + row * a.dt_stride + task.h + j, n) + bias;
         const Vec step = Softplus(raw);
-        const bool starts = a.position != nullptr && a.position[row] == 0;
+        const bool starts = a.start != nullptr && a.start[row] == t0 + t;
         Store(line[0], step);
         Store(line[1], Sigmoid(raw));
         Store(line[2], starts ? Vec{} : Exp(-r * step));

@@ -116,7 +116,8 @@ Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T,
   run.y.resize(static_cast<size_t>(B * T * D));
   int64_t t0 = 0;
   for (const int64_t n : chunks) {
-    Tensor in = ctx.New({B, n, D}, way.compute), position = ctx.New({B, n}, DType::kI32);
+    Tensor in = ctx.New({B, n, D}, way.compute), position = ctx.New({B, n}, DType::kI32),
+           start = ctx.New({B, n}, DType::kI32);
     Tensor seed = ctx.New({B, n, D}, way.compute);
     for (int64_t b = 0; b < B && in.raw() != nullptr; ++b)
       for (int64_t t = 0; t < n; ++t) {
@@ -124,6 +125,7 @@ Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T,
         for (const int64_t d : way.documents)
           if (d <= t0 + t) pos = t0 + t - d;
         position.data<int32_t>()[b * n + t] = static_cast<int32_t>(pos);
+        start.data<int32_t>()[b * n + t] = static_cast<int32_t>(t - pos);
         for (int64_t i = 0; i < D; ++i) {
           const int64_t at = (b * n + t) * D + i;
           const float v = static_cast<float>(x[static_cast<size_t>((b * T + t0 + t) * D + i)]);
@@ -138,6 +140,7 @@ Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T,
         }
       }
     ctx.position = position;
+    ctx.start = start;
     inputs.push_back(way.gradients ? Leaf(in) : Var(in));
     const bool with_state = !way.chunks.empty();
     const Var y = s.block().Forward(ctx, inputs.back(), with_state ? &state : nullptr);

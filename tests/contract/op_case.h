@@ -94,10 +94,10 @@ std::function<double(const Rng&, int64_t)> NormalValues(double deviation, double
 std::function<double(const Rng&, int64_t)> UniformValues(double low, double high);
 std::function<double(const Rng&, int64_t)> IntsBelow(int64_t n);
 std::function<double(const Rng&, int64_t)> TheseValues(std::vector<double> values);
-// Positions of B rows of T tokens, each cut into documents at `starts` (sorted; a row starts at
-// position `first`).
-std::function<double(const Rng&, int64_t)> Positions(int64_t T, std::vector<int64_t> starts,
-                                                     int64_t first = 0);
+// Where documents begin (Context::start) in rows of T tokens, each cut at `starts` (sorted); the
+// document of the first token began `behind` rows before.
+std::function<double(const Rng&, int64_t)> Starts(int64_t T, std::vector<int64_t> starts,
+                                                  int64_t behind = 0);
 
 // Runs the whole contract on one case; failures are gtest failures. The second: of the op's CUDA
 // kernels, executed on the host.

@@ -266,14 +266,13 @@ std::function<double(const Rng&, int64_t)> TheseValues(std::vector<double> value
   return [=](const Rng&, int64_t i) { return values.at(static_cast<size_t>(i)); };
 }
 
-std::function<double(const Rng&, int64_t)> Positions(int64_t T, std::vector<int64_t> starts,
-                                                     int64_t first) {
+std::function<double(const Rng&, int64_t)> Starts(int64_t T, std::vector<int64_t> starts,
+                                                  int64_t behind) {
   return [=](const Rng&, int64_t i) {
-    const int64_t t = i % T;
-    int64_t position = first + t;
+    int64_t start = -behind;
     for (const int64_t s : starts)
-      if (s <= t) position = t - s;
-    return static_cast<double>(position);
+      if (s <= i % T) start = s;
+    return static_cast<double>(start);
   };
 }
 

@@ -59,6 +59,7 @@ std::vector<Result> RunOn(const GpuCase& c, Device device, Arena* arena) {
   Context ctx(device, arena);
   ctx.compute = c.dtype;
   ctx.position = inputs.position;
+  ctx.start = inputs.start;
   ctx.SetRecording(c.backward);
   std::vector<Var> leaves;
   for (const Var& v : made.inputs) leaves.push_back(Leaf(v.value()));

@@ -33,8 +33,7 @@ auto FullSoftmax(const Sizes& s, const Arrays& in) {
         R sum = 0.0;
         for (int64_t j = 0; j <= s.L + t; ++j) {
           if (s.window > 0 && j <= s.L + t - s.window) continue;
-          if (packed && j < s.L + t - static_cast<int64_t>(static_cast<double>(in[3][row])))
-            continue;
+          if (packed && j < s.L + static_cast<int64_t>(static_cast<double>(in[3][row]))) continue;
           const int64_t slot =
               j < s.L ? b * capacity + (s.first + j) % capacity : b * s.T + j - s.L;
           const Array<R>& keys = j < s.L ? in[in.size() - 2] : k;
@@ -69,17 +68,17 @@ OpCase AttentionCase(const Sizes& s, double deviation = 1) {
               {.name = "k", .shape = {s.B, s.T, s.Hkv * s.K}},
               {.name = "v", .shape = {s.B, s.T, s.Hkv * s.V}}};
   if (packed) {
-    c.inputs.push_back({.name = "position",
+    c.inputs.push_back({.name = "start",
                         .shape = {s.B, s.T},
                         .kind = Kind::kInt,
-                        .value = Positions(s.T, s.documents, s.L)});
+                        .value = Starts(s.T, s.documents, s.L)});
   }
   if (s.L > 0) {
     c.inputs.push_back({.name = "past_k", .shape = {s.B, capacity, s.Hkv * s.K}});
     c.inputs.push_back({.name = "past_v", .shape = {s.B, capacity, s.Hkv * s.V}});
   }
   c.run = [s, packed](Context& ctx, const std::vector<Var>& in) {
-    if (packed) ctx.position = in[3].value();
+    if (packed) ctx.start = in[3].value();
     KvPast past;
     if (s.L > 0) past = {in[in.size() - 2], in[in.size() - 1], s.L, s.first};
     const float scale = 1 / std::sqrt(static_cast<float>(s.K));

@@ -43,7 +43,10 @@ OpCase RopeCase(const Sizes& s) {
               {.name = "position",
                .shape = {s.B, s.T},
                .kind = Kind::kInt,
-               .value = Positions(s.T, {5}, s.first)}};
+               .value = [s](const Rng&, int64_t i) {
+                 const int64_t t = i % s.T;
+                 return static_cast<double>(t < 5 ? s.first + t : t - 5);
+               }}};
   RopeFrequencies f = ScaledRopeFrequencies({}, 10000, s.R);
   f.attention_factor = s.attention_factor;
   c.run = [s, rotation = MakeRotation(f, s.pairing)](Context& ctx, const std::vector<Var>& in) {

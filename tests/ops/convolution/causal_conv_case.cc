@@ -20,7 +20,7 @@ auto TapByTap(const Sizes& s, const Arrays& in) {
   using std::exp;
   size_t next = 2;
   const Array<R>* bias = s.bias ? &in[next++] : nullptr;
-  const Array<R>* position = s.documents.empty() ? nullptr : &in[next++];
+  const Array<R>* start = s.documents.empty() ? nullptr : &in[next++];
   const Array<R>* state = s.state ? &in[next++] : nullptr;
   const int64_t kept = s.W - 1;
   Array<R> y({s.B, s.T, s.C}), last({s.B, kept, s.C});
@@ -31,7 +31,7 @@ auto TapByTap(const Sizes& s, const Arrays& in) {
         return state != nullptr ? (*state)[(b * kept + kept + t) * s.C + c] : R(0.0);
       };
       const auto before = [&](int64_t t, int64_t back) {  // the document of t
-        return position != nullptr && static_cast<double>((*position)[b * s.T + t]) < back;
+        return start != nullptr && t - back < static_cast<double>((*start)[b * s.T + t]);
       };
       for (int64_t t = 0; t < s.T; ++t) {
         R u = bias != nullptr ? (*bias)[c] : R(0.0);
@@ -57,17 +57,17 @@ OpCase ConvCase(const Sizes& s) {
               {.name = "weight", .shape = {s.C, s.W}, .kind = Kind::kFloat}};
   if (s.bias) c.inputs.push_back({.name = "bias", .shape = {s.C}, .kind = Kind::kFloat});
   if (!s.documents.empty())
-    c.inputs.push_back({.name = "position",
+    c.inputs.push_back({.name = "start",
                         .shape = {s.B, s.T},
                         .kind = Kind::kInt,
-                        .value = Positions(s.T, s.documents, s.state ? 9 : 0)});
+                        .value = Starts(s.T, s.documents, s.state ? 9 : 0)});
   if (s.state)
     c.inputs.push_back({.name = "state", .shape = {s.B, s.W - 1, s.C}, .kind = Kind::kFloat});
   c.run = [s](Context& ctx, const std::vector<Var>& in) {
     ConvInputs args{.x = in[0], .weight = in[1], .activation = s.activation};
     size_t next = 2;
     if (s.bias) args.bias = in[next++];
-    if (!s.documents.empty()) ctx.position = in[next++].value();
+    if (!s.documents.empty()) ctx.start = in[next++].value();
     if (s.state) args.state = in[next++];
     const Scanned out = CausalConv(ctx, args, s.state ? LastState::kKeep : LastState::kDrop);
     return s.state ? std::vector<Var>{out.y, out.state} : std::vector<Var>{out.y};

@@ -20,7 +20,7 @@ auto Recurrence(const Sizes& s, const Arrays& in) {
   using std::exp;
   const Array<R>&q = in[0], &k = in[1], &v = in[2], &g = in[3];
   size_t next = 4;
-  const Array<R>* position = s.documents.empty() ? nullptr : &in[next++];
+  const Array<R>* start = s.documents.empty() ? nullptr : &in[next++];
   const Array<R>* state = s.state ? &in[next++] : nullptr;
   Array<R> o({s.B, s.T, s.H * s.V}), last({s.B, s.H, s.K, s.V});
   for (int64_t i = 0; i < s.B * s.H; ++i) {
@@ -29,7 +29,7 @@ auto Recurrence(const Sizes& s, const Arrays& in) {
       S[static_cast<size_t>(j)] = (*state)[i * s.K * s.V + j];
     for (int64_t t = 0; t < s.T; ++t) {
       const int64_t token = i / s.H * s.T + t, head = token * s.H + i % s.H;
-      if (position != nullptr && static_cast<double>((*position)[token]) == 0)
+      if (start != nullptr && static_cast<double>((*start)[token]) == static_cast<double>(t))
         for (R& x : S) x = R(0.0);
       std::vector<R> out(static_cast<size_t>(s.V), R(0.0));
       for (int64_t c = 0; c < s.K; ++c) {
@@ -59,16 +59,16 @@ OpCase GlaCase(const Sizes& s) {
                .shape = {s.B, s.T, s.H * s.K},
                .value = UniformValues(s.strongest, s.weakest)}};
   if (!s.documents.empty())
-    c.inputs.push_back({.name = "position",
+    c.inputs.push_back({.name = "start",
                         .shape = {s.B, s.T},
                         .kind = Kind::kInt,
-                        .value = Positions(s.T, s.documents, s.state ? 5 : 0)});
+                        .value = Starts(s.T, s.documents, s.state ? 5 : 0)});
   if (s.state)
     c.inputs.push_back({.name = "state", .shape = {s.B, s.H, s.K, s.V}, .kind = Kind::kFloat});
   c.run = [s](Context& ctx, const std::vector<Var>& in) {
     GlaInputs args{.q = in[0], .k = in[1], .v = in[2], .g = in[3], .heads = s.H, .scale = 0.25};
     size_t next = 4;
-    if (!s.documents.empty()) ctx.position = in[next++].value();
+    if (!s.documents.empty()) ctx.start = in[next++].value();
     if (s.state) args.state = in[next++];
     const Scanned out = GlaScan(ctx, args, s.state ? LastState::kKeep : LastState::kDrop);
     return s.state ? std::vector<Var>{out.y, out.state} : std::vector<Var>{out.y};

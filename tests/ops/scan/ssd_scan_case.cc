@@ -22,7 +22,7 @@ auto Recurrence(const Sizes& s, const Arrays& in) {
   const Array<R>&x = in[0], &raw = in[1], &b = in[2], &c = in[3], &A_log = in[4], &bias = in[5];
   size_t next = 6;
   const Array<R>* D = s.D ? &in[next++] : nullptr;
-  const Array<R>* position = s.documents.empty() ? nullptr : &in[next++];
+  const Array<R>* start = s.documents.empty() ? nullptr : &in[next++];
   const Array<R>* state = s.state ? &in[next++] : nullptr;
   Array<R> y({s.B, s.T, s.H * s.P}), last({s.B, s.H, s.N, s.P});
   for (int64_t i = 0; i < s.B * s.H; ++i) {
@@ -32,7 +32,7 @@ auto Recurrence(const Sizes& s, const Arrays& in) {
       S[static_cast<size_t>(j)] = (*state)[i * s.N * s.P + j];
     for (int64_t t = 0; t < s.T; ++t) {
       const int64_t token = row * s.T + t;
-      if (position != nullptr && static_cast<double>((*position)[token]) == 0)
+      if (start != nullptr && static_cast<double>((*start)[token]) == static_cast<double>(t))
         for (R& v : S) v = R(0.0);
       const R z = raw[token * s.H + h] + bias[h];
       const R dt = static_cast<double>(z) > 0 ? z + log(1.0 + exp(-z)) : log(1.0 + exp(z));
@@ -74,10 +74,10 @@ OpCase SsdCase(const Sizes& s) {
   };
   if (s.D) c.inputs.push_back({.name = "D", .shape = {s.H}, .kind = Kind::kFloat});
   if (!s.documents.empty())
-    c.inputs.push_back({.name = "position",
+    c.inputs.push_back({.name = "start",
                         .shape = {s.B, s.T},
                         .kind = Kind::kInt,
-                        .value = Positions(s.T, s.documents, s.state ? 5 : 0)});
+                        .value = Starts(s.T, s.documents, s.state ? 5 : 0)});
   if (s.state)
     c.inputs.push_back({.name = "state", .shape = {s.B, s.H, s.N, s.P}, .kind = Kind::kFloat});
   c.run = [s](Context& ctx, const std::vector<Var>& in) {
@@ -90,7 +90,7 @@ OpCase SsdCase(const Sizes& s) {
                    .N = s.N};
     size_t next = 6;
     if (s.D) args.D = in[next++];
-    if (!s.documents.empty()) ctx.position = in[next++].value();
+    if (!s.documents.empty()) ctx.start = in[next++].value();
     if (s.state) args.state = in[next++];
     const Scanned out = SsdScan(ctx, args, s.state ? LastState::kKeep : LastState::kDrop);
     return s.state ? std::vector<Var>{out.y, out.state} : std::vector<Var>{out.y};
