@@ -88,6 +88,7 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
   cost.layers.push_back({.path = "head"});
 
   for (const Parameter& p : parameters.all()) {
+    if (p.role == Role::kBuffer) continue;
     LayerCost* l = p.name == "model.head" ? &cost.layers.back() : LayerOf(cost.layers, p.name);
     l->parameters += p.var.shape().elements();
     l->active_parameters += p.var.shape().elements();

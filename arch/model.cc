@@ -70,7 +70,7 @@ Model::Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parame
     : config_(config), vocab_size_(vocab_size) {
   const int64_t D = config.d_model;
   Parameters top(parameters, "model");
-  embedding_ = top.Weight("embedding", vocab_size, D);
+  embedding_ = top.Embedding("embedding", vocab_size, D);
   const BlockShape shape{.D = D, .layers = static_cast<int64_t>(config_.layers.size())};
   std::map<std::string, const Layer*> shared;
   layers_.reserve(config_.layers.size());
@@ -103,7 +103,7 @@ Model::Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parame
     if (!c.share.empty()) shared.emplace(c.share, &layers_.back());
   }
   MakeNorm(top, "last_norm", config.norm, D, &last_gain_, &last_bias_);
-  head_ = config.tie_embeddings ? embedding_ : top.Weight("head", vocab_size, D);
+  head_ = config.tie_embeddings ? embedding_ : top.Embedding("head", vocab_size, D);
 }
 
 Var Model::Value(Context& ctx, Stream* stream) {

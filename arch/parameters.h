@@ -8,25 +8,51 @@
 #include <vector>
 
 #include "core/rng.h"
-#include "ops/context.h"
+#include "ops/projection.h"
 
 namespace tessera {
 
-// How a parameter starts: element i as a function of the parameter's own random stream, so that it
-// depends on the seed and its name alone.
+// How a parameter starts: element i, counted over the whole of it, as a function of the parameter's
+// own random stream, so that it depends on the seed and its name alone.
 using Init = std::function<double(const Rng&, int64_t i)>;
 Init Constant(double value);
 Init Normal(double deviation);
 Init Uniform(double low, double high);
+Init Symmetric(double bound);  // uniform in (-bound, bound)
 
 // Whether weight decay applies: matrices yes; gains, biases and gates' own parameters no.
 enum class Decay : uint8_t { kNo, kYes };
 
-struct Parameter {
+// What a parameter is to an optimiser.
+enum class Role : uint8_t {
+  kMatrix,     // [out, in]: multiplies activations
+  kExpert,     // [experts, out, in]: a matrix an expert
+  kEmbedding,  // [vocabulary, D]: looked up by token, or scores tokens
+  kVector,     // any other: gains, biases, taps
+  kBuffer,     // not a parameter: saved with them, and moved by its owner alone
+};
+
+// Some rows of a parameter, which start in a way of their own.
+struct Part {
+  std::string name = {};
+  int64_t rows;
+  Init init = Normal(0.02);
+};
+
+struct ParameterSpec {
   std::string name;  // layers[2].mamba2.in_proj
-  Var var;           // fp32; its gradient is a tensor of the same arena, kept from step to step
+  Shape shape;
+  Role role;
   Decay decay;
-  Init init;
+  std::vector<Part> parts;  // all rows of the first dimension, in order
+  double lr_scale = 1;      // times the step's learning rate
+  bool trainable = true;    // false: frozen, without a gradient or a state of the optimiser
+};
+
+struct Parameter : ParameterSpec {
+  // fp32. Its gradient is a tensor of the same arena, kept from step to step; what is not trained
+  // has none.
+  Var var;
 };
 
 // The parameters of a model, in the order they were made.
@@ -36,9 +62,9 @@ class ParameterSet {
   // memory.
   ParameterSet(Arena* arena, bool with_gradients)
       : arena_(arena), with_gradients_(with_gradients) {}
-  Var Add(const std::string& name, const Shape& shape, Init init, Decay decay);
+  Var Add(ParameterSpec spec);
   const std::vector<Parameter>& all() const { return all_; }
-  int64_t elements() const;
+  int64_t elements() const;  // without those of buffers
   // Fills every value, in the memory of `device`, from (seed, name).
   void Initialise(uint64_t seed, Device device = Device::kCpu);
   // The next contribution to each gradient overwrites it.
@@ -55,13 +81,41 @@ class ParameterSet {
 class Parameters {
  public:
   Parameters(ParameterSet* set, std::string path) : set_(set), path_(std::move(path)) {}
-  Var Add(const std::string& name, const Shape& shape, Init init, Decay decay) {
-    return set_->Add(path_ + "." + name, shape, std::move(init), decay);
+  Var Add(ParameterSpec spec) {
+    spec.name = path_ + "." + spec.name;
+    return set_->Add(std::move(spec));
   }
-  // A projection's weight [out, in], y = W x, normal with deviation 0.02 unless said otherwise;
-  // decays.
+  Var Add(const std::string& name, const Shape& shape, Init init, Decay decay,
+          Role role = Role::kVector) {
+    return Add({.name = name,
+                .shape = shape,
+                .role = role,
+                .decay = decay,
+                .parts = {{.rows = shape[0], .init = std::move(init)}}});
+  }
+  // y = W x, with a bias of zeros `name`_bias where it has one; `parts` are the rows of W [out,
+  // in], which decays.
+  enum class Biased : uint8_t { kNo, kYes };
+  Projection Linear(const std::string& name, std::vector<Part> parts, int64_t in,
+                    Biased biased = Biased::kNo);
+  // A matrix [out, in] that an op of its own multiplies, as a router's; decays.
   Var Weight(const std::string& name, int64_t out, int64_t in, Init init = Normal(0.02)) {
-    return Add(name, {out, in}, std::move(init), Decay::kYes);
+    return Add(name, {out, in}, std::move(init), Decay::kYes, Role::kMatrix);
+  }
+  Var Experts(const std::string& name, int64_t experts, int64_t out, int64_t in, Init init) {
+    return Add(name, {experts, out, in}, std::move(init), Decay::kYes, Role::kExpert);
+  }
+  Var Embedding(const std::string& name, int64_t vocab, int64_t width) {
+    return Add(name, {vocab, width}, Normal(0.02), Decay::kYes, Role::kEmbedding);
+  }
+  // Saved with the parameters, but not trained: whoever asked for it writes it.
+  Var Buffer(const std::string& name, const Shape& shape, Init init) {
+    return Add({.name = name,
+                .shape = shape,
+                .role = Role::kBuffer,
+                .decay = Decay::kNo,
+                .parts = {{.rows = shape[0], .init = std::move(init)}},
+                .trainable = false});
   }
   // A gain of ones or a bias of zeros; does not decay.
   Var Gain(const std::string& name, int64_t width) {

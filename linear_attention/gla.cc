@@ -8,7 +8,7 @@
 #include "ops/convolution.h"
 #include "ops/norm.h"
 #include "ops/pointwise.h"
-#include "ops/product.h"
+#include "ops/projection.h"
 #include "ops/scan.h"
 #include "ops/shape.h"
 
@@ -64,15 +64,10 @@ struct GlaConfig {
   }
 };
 
-// Glorot's uniform bound for each of several projections stacked as one weight.
-Init StackedGlorot(std::vector<int64_t> outs, int64_t in) {
-  return [=](const Rng& rng, int64_t i) {
-    int64_t row = i / in;
-    size_t part = 0;
-    while (row >= outs[part]) row -= outs[part++];
-    const double bound = std::exp2(-2.5) * std::sqrt(6 / static_cast<double>(in + outs[part]));
-    return bound * (2 * rng.Uniform(static_cast<uint64_t>(i)) - 1);
-  };
+// A projection that starts uniform within Glorot's bound, times 2^-2.5.
+Part Glorot(const char* name, int64_t out, int64_t in) {
+  const double bound = std::exp2(-2.5) * std::sqrt(6 / static_cast<double>(in + out));
+  return {.name = name, .rows = out, .init = Symmetric(bound)};
 }
 
 class Gla final : public Block {
@@ -85,16 +80,18 @@ class Gla final : public Block {
         W_(c.conv.value_or(0)),
         gate_divisor_(c.gate_divisor),
         eps_(static_cast<float>(c.norm_eps)) {
-    in_proj_ = p.Weight("in_proj", 2 * key_ + 2 * value_ + rank_, in.D,
-                        StackedGlorot({key_, key_, value_, value_, rank_}, in.D));
-    gate_ = p.Weight("gate", key_, rank_, StackedGlorot({key_}, rank_));
-    gate_bias_ = p.Bias("gate_bias", key_);
+    in_proj_ =
+        p.Linear("in_proj",
+                 {Glorot("q", key_, in.D), Glorot("k", key_, in.D), Glorot("v", value_, in.D),
+                  Glorot("r", value_, in.D), Glorot("gate", rank_, in.D)},
+                 in.D);
+    gate_ = p.Linear("gate", {Glorot("", key_, rank_)}, rank_, Parameters::Biased::kYes);
     if (W_ > 0) {
       const double bound = 1 / std::sqrt(static_cast<double>(W_));
       conv_ = p.Add("conv", {2 * key_ + value_, W_}, Uniform(-bound, bound), Decay::kYes);
     }
     norm_ = p.Gain("norm", value_ / heads_);
-    out_proj_ = p.Weight("out_proj", in.D, value_, StackedGlorot({in.D}, value_));
+    out_proj_ = p.Linear("out_proj", {Glorot("", in.D, value_)}, value_);
   }
 
   Var Forward(Context& ctx, const Var& x, State* state) const override {
@@ -114,7 +111,7 @@ class Gla final : public Block {
     }
     const int64_t mixed_widths[] = {key_, key_, value_};
     const auto qkv = Split(ctx, mixed, mixed_widths);
-    const Var g = Activate(ctx, Activation::kLogSigmoid, Linear(ctx, parts[2], gate_, gate_bias_),
+    const Var g = Activate(ctx, Activation::kLogSigmoid, Linear(ctx, parts[2], gate_),
                            static_cast<float>(1 / gate_divisor_));
     const double K = static_cast<double>(key_ / heads_);
     const Scanned scanned = GlaScan(ctx,
@@ -140,7 +137,8 @@ class Gla final : public Block {
   int64_t heads_, key_, value_, rank_, W_;
   double gate_divisor_;
   float eps_;
-  Var in_proj_, gate_, gate_bias_, conv_, norm_, out_proj_;
+  Projection in_proj_, gate_, out_proj_;
+  Var conv_, norm_;
 };
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include "core/sizes.h"
 #include "ops/experts.h"
 #include "ops/pointwise.h"
-#include "ops/product.h"
+#include "ops/projection.h"
 
 // Mixture of experts (Shazeer et al. 2017, arXiv:1701.06538; Fedus et al. 2021, arXiv:2101.03961):
 //   y = sum over the k experts e that a router chooses for the token of w_e FFN_e(x),
@@ -138,13 +138,13 @@ class Moe final : public Block {
     const int64_t halves = gating_ == Gating::kGated ? 2 : 1;
     const Init last = Normal(0.02 / std::sqrt(2.0 * static_cast<double>(in.layers)));
     router_ = p.Weight("router", E, D, Normal(0.01));
-    up_ = p.Add("up", {E, halves * F, D}, Normal(0.02), Decay::kYes);
-    down_ = p.Add("down", {E, D, F}, last, Decay::kYes);
+    up_ = p.Experts("up", E, halves * F, D, Normal(0.02));
+    down_ = p.Experts("down", E, D, F, last);
     idle_parameters_ = (E - c.top_k) * (halves + 1) * F * D;
     if (c.shared == 0) return;
     const int64_t S = c.shared * c.shared_d_ff.value_or(F);
-    shared_up_ = p.Weight("shared.up", halves * S, D);
-    shared_down_ = p.Weight("shared.down", D, S, last);
+    shared_up_ = p.Linear("shared.up", {{.rows = halves * S}}, D);
+    shared_down_ = p.Linear("shared.down", {{.rows = D, .init = last}}, S);
     if (c.shared_gate) shared_gate_ = p.Weight("shared.gate", 1, D, Normal(0.01));
   }
 
@@ -175,7 +175,8 @@ class Moe final : public Block {
   Gating gating_;
   int64_t idle_parameters_;
   Var router_, up_, down_;  // up [E, gate and up, D], down [E,D,F]
-  Var shared_up_, shared_down_, shared_gate_;
+  Projection shared_up_, shared_down_;
+  Var shared_gate_;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "ops/norm.h"
 #include "ops/pointwise.h"
 #include "ops/product.h"
+#include "ops/projection.h"
 #include "ops/scan.h"
 #include "ops/sequence.h"
 #include "ops/shape.h"

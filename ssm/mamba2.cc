@@ -5,7 +5,7 @@
 #include "core/sizes.h"
 #include "ops/convolution.h"
 #include "ops/norm.h"
-#include "ops/product.h"
+#include "ops/projection.h"
 #include "ops/scan.h"
 #include "ops/shape.h"
 
@@ -106,8 +106,9 @@ class Mamba2 final : public Block {
     const double tap_bound = 1 / std::sqrt(static_cast<double>(W_));
     const double out_bound = 1 / std::sqrt(static_cast<double>(inner_ * in.layers));
     const int64_t projected = inner_ + mixed() + heads_;
-    in_proj_ = p.Weight("in_proj", projected, in.D, Uniform(-in_bound, in_bound));
-    if (c.bias) in_bias_ = p.Bias("in_proj_bias", projected);
+    const auto biased = c.bias ? Parameters::Biased::kYes : Parameters::Biased::kNo;
+    in_proj_ = p.Linear("in_proj", {{.rows = projected, .init = Uniform(-in_bound, in_bound)}},
+                        in.D, biased);
     conv_ = p.Add("conv", {mixed(), W_}, Uniform(-tap_bound, tap_bound), Decay::kYes);
     if (c.conv_bias)
       conv_bias_ = p.Add("conv_bias", {mixed()}, Uniform(-tap_bound, tap_bound), Decay::kNo);
@@ -115,14 +116,14 @@ class Mamba2 final : public Block {
     A_log_ = p.Add("A_log", {heads_}, LogOfUniform(c.A_min, c.A_max), Decay::kNo);
     D_ = p.Gain("D", heads_);
     norm_ = p.Gain("norm", inner_);
-    out_proj_ = p.Weight("out_proj", in.D, inner_, Uniform(-out_bound, out_bound));
-    if (c.bias) out_bias_ = p.Bias("out_proj_bias", in.D);
+    out_proj_ = p.Linear("out_proj", {{.rows = in.D, .init = Uniform(-out_bound, out_bound)}},
+                         inner_, biased);
   }
 
   Var Forward(Context& ctx, const Var& u, State* state) const override {
     const LastState last = state == nullptr ? LastState::kDrop : LastState::kKeep;
     const int64_t widths[] = {inner_, mixed(), heads_};
-    const auto parts = Split(ctx, Linear(ctx, u, in_proj_, in_bias_), widths);
+    const auto parts = Split(ctx, Linear(ctx, u, in_proj_), widths);
     const Var& z = parts[0];
     const Scanned mixed = CausalConv(ctx,
                                      {.x = parts[1],
@@ -149,7 +150,7 @@ class Mamba2 final : public Block {
       state->At("S") = scanned.state;
     }
     const Var y = GatedRmsNorm(ctx, scanned.y, z, norm_, NormGate::kBefore, eps_, groups_);
-    return Linear(ctx, y, out_proj_, out_bias_);
+    return Linear(ctx, y, out_proj_);
   }
 
   StateSize States(DType) const override {
@@ -161,7 +162,8 @@ class Mamba2 final : public Block {
 
   int64_t inner_, heads_, groups_, N_, P_, W_;
   float eps_;
-  Var in_proj_, in_bias_, conv_, conv_bias_, dt_bias_, A_log_, D_, norm_, out_proj_, out_bias_;
+  Projection in_proj_, out_proj_;
+  Var conv_, conv_bias_, dt_bias_, A_log_, D_, norm_;
 };
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include "core/sizes.h"
 #include "ops/norm.h"
 #include "ops/pointwise.h"
-#include "ops/product.h"
+#include "ops/projection.h"
 #include "ops/rope_scaling.h"
 
 // Causal softmax attention (Vaswani et al. 2017, eq. 1) with grouped key-value heads (Ainslie et
@@ -155,22 +155,24 @@ class AttentionBlock final : public Block {
   AttentionBlock(const AttentionConfig& c, const BlockShape& in, Parameters& p)
       : config_(c),
         width_(c.Width(in.D)),
-        q_(p.Weight("q", c.heads * width_, in.D)),
-        out_(p.Weight("out", in.D, c.heads * width_,
-                      Normal(0.02 / std::sqrt(2 * static_cast<double>(in.layers))))) {
+        q_(p.Linear("q", {{.rows = c.heads * width_}}, in.D)),
+        out_(p.Linear(
+            "out",
+            {{.rows = in.D, .init = Normal(0.02 / std::sqrt(2 * static_cast<double>(in.layers)))}},
+            c.heads * width_)) {
     if (c.kv_from.empty()) {
-      k_ = p.Weight("k", c.kv() * width_, in.D);
-      v_ = p.Weight("v", c.kv() * width_, in.D);
-      if (c.bias == Biases::kAll) k_bias_ = p.Bias("k_bias", c.kv() * width_);
-      if (c.bias != Biases::kNone) v_bias_ = p.Bias("v_bias", c.kv() * width_);
+      k_ = p.Linear("k", {{.rows = c.kv() * width_}}, in.D);
+      v_ = p.Linear("v", {{.rows = c.kv() * width_}}, in.D);
+      if (c.bias == Biases::kAll) k_.bias = p.Bias("k_bias", c.kv() * width_);
+      if (c.bias != Biases::kNone) v_.bias = p.Bias("v_bias", c.kv() * width_);
       if (c.qk_norm) k_norm_ = p.Gain("k_norm", width_);
     }
     if (c.bias != Biases::kNone) {
-      q_bias_ = p.Bias("q_bias", c.heads * width_);
-      out_bias_ = p.Bias("out_bias", in.D);
+      q_.bias = p.Bias("q_bias", c.heads * width_);
+      out_.bias = p.Bias("out_bias", in.D);
     }
-    if (c.gate) gate_ = p.Weight("gate", c.heads * width_, in.D);
-    if (c.gate && c.bias == Biases::kAll) gate_bias_ = p.Bias("gate_bias", c.heads * width_);
+    if (c.gate) gate_ = p.Linear("gate", {{.rows = c.heads * width_}}, in.D);
+    if (c.gate && c.bias == Biases::kAll) gate_.bias = p.Bias("gate_bias", c.heads * width_);
     if (c.qk_norm) q_norm_ = p.Gain("q_norm", width_);
     if (c.rope)
       rotation_ = MakeRotation(ScaledRopeFrequencies(c.rope->scaling, c.rope->base, width_),
@@ -179,7 +181,7 @@ class AttentionBlock final : public Block {
 
   Var Forward(Context& ctx, const Var& x, State* state) const override {
     const AttentionConfig& c = config_;
-    Var q = Linear(ctx, x, q_, q_bias_);
+    Var q = Linear(ctx, x, q_);
     if (c.qk_norm) q = RmsNorm(ctx, q, q_norm_, 1e-6f, c.heads);
     if (c.rope) q = Rope(ctx, q, c.heads, rotation_);
     const KeysValues kv = c.kv_from.empty() ? Own(ctx, x, state) : ctx.edges.at(c.kv_from);
@@ -196,8 +198,8 @@ class AttentionBlock final : public Block {
       if (state != nullptr) Remember(ctx, kv[kK], kv[kV], state);
       if (!ctx.edge.empty()) ctx.edges[ctx.edge] = kv;
     }
-    if (c.gate) o = Gated(ctx, Activation::kSigmoid, Linear(ctx, x, gate_, gate_bias_), o);
-    return Linear(ctx, o, out_, out_bias_);
+    if (c.gate) o = Gated(ctx, Activation::kSigmoid, Linear(ctx, x, gate_), o);
+    return Linear(ctx, o, out_);
   }
 
   StateSize States(DType compute) const override {
@@ -212,8 +214,8 @@ class AttentionBlock final : public Block {
   enum { kK, kV, kPastK, kPastV };
 
   KeysValues Own(Context& ctx, const Var& x, State* state) const {
-    Var k = Linear(ctx, x, k_, k_bias_);
-    const Var v = Linear(ctx, x, v_, v_bias_);
+    Var k = Linear(ctx, x, k_);
+    const Var v = Linear(ctx, x, v_);
     if (config_.qk_norm) k = RmsNorm(ctx, k, k_norm_, 1e-6f, config_.kv());
     if (config_.rope) k = Rope(ctx, k, config_.kv(), rotation_);
     if (state == nullptr) return {k, v, Var(), Var()};
@@ -257,7 +259,8 @@ class AttentionBlock final : public Block {
 
   AttentionConfig config_;
   int64_t width_;
-  Var q_, k_, v_, out_, gate_, q_bias_, k_bias_, v_bias_, out_bias_, gate_bias_, q_norm_, k_norm_;
+  Projection q_, k_, v_, out_, gate_;
+  Var q_norm_, k_norm_;
   RopeRotation rotation_;
 };
 

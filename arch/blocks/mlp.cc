@@ -5,7 +5,7 @@
 #include "arch/registry.h"
 #include "core/sizes.h"
 #include "ops/pointwise.h"
-#include "ops/product.h"
+#include "ops/projection.h"
 #include "ops/shape.h"
 
 // A feed-forward layer, y = W_out f(W_in x), or with a gate (Shazeer 2020, arXiv:2002.05202, eq. 6)
@@ -64,29 +64,31 @@ class Mlp final : public Block {
       : f_(FunctionOf(c.activation)),
         gated_(c.gated()),
         width_(c.Width(in.D)),
-        in_(p.Weight("in", inner(), in.D)),
-        in_bias_(c.bias ? p.Bias("in_bias", inner()) : Var()),
-        out_(p.Weight("out", in.D, width_,
-                      Normal(0.02 / std::sqrt(2 * static_cast<double>(in.layers))))),
-        out_bias_(c.bias ? p.Bias("out_bias", in.D) : Var()) {}
+        in_(p.Linear("in", {{.rows = inner()}}, in.D, Biases(c))),
+        out_(p.Linear(
+            "out",
+            {{.rows = in.D, .init = Normal(0.02 / std::sqrt(2 * static_cast<double>(in.layers)))}},
+            width_, Biases(c))) {}
 
   Var Forward(Context& ctx, const Var& x, State*) const override {
-    const Var h = Linear(ctx, x, in_, in_bias_);
-    if (!gated_) return Linear(ctx, Activate(ctx, f_, h), out_, out_bias_);
+    const Var h = Linear(ctx, x, in_);
+    if (!gated_) return Linear(ctx, Activate(ctx, f_, h), out_);
     const int64_t widths[] = {width_, width_};
     const std::vector<Var> halves = Split(ctx, h, widths);
-    return Linear(ctx, Gated(ctx, f_, halves[0], halves[1]), out_, out_bias_);
+    return Linear(ctx, Gated(ctx, f_, halves[0], halves[1]), out_);
   }
 
   StateSize States(DType) const override { return {}; }
 
  private:
+  using Biased = Parameters::Biased;
+  static Biased Biases(const MlpConfig& c) { return c.bias ? Biased::kYes : Biased::kNo; }
   int64_t inner() const { return gated_ ? 2 * width_ : width_; }
 
   Activation f_;
   bool gated_;
   int64_t width_;
-  Var in_, in_bias_, out_, out_bias_;
+  Projection in_, out_;
 };
 
 }  // namespace

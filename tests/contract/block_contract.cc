@@ -177,7 +177,8 @@ Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T,
       t0 += n;
     }
     for (const Parameter& p : s.parameters().all())
-      if (p.var.grad()->started) run.dparameters[p.name] = Values(p.var.grad()->grad);
+      if (p.trainable && p.var.grad()->started)
+        run.dparameters[p.name] = Values(p.var.grad()->grad);
   }
   run.cost = counter.Total().forward;
   run.cost += counter.Total().backward;
@@ -324,6 +325,7 @@ TEST_P(BlockContract, TheTaskMovesEveryParameter) {
     largest = std::max(largest, size[name]);
   }
   for (const Parameter& p : s.parameters().all()) {
+    if (!p.trainable) continue;
     if (Idle(c, p.name)) {
       EXPECT_LE(size[p.name], 1e-10 * largest) << p.name << " is not idle";
     } else {
@@ -338,8 +340,8 @@ TEST_P(BlockContract, GradientsMatchDifferences) {
   const int64_t B = 2, T = 23;
   const std::vector<double> x = Input(B, T, c.D);
   const Outcome run = RunBlock(s, x, B, T, c.D, {.gradients = true});
-  ASSERT_EQ(run.dparameters.size(), s.parameters().all().size())
-      << "a parameter received no gradient";
+  for (const Parameter& p : s.parameters().all())
+    ASSERT_EQ(run.dparameters.count(p.name), p.trainable ? 1 : 0) << p.name << " has a gradient";
   const double step = 2e-3;
   const auto slopes = [&](const std::function<void(double)>& move) {  // below and above
     move(step);
@@ -350,6 +352,7 @@ TEST_P(BlockContract, GradientsMatchDifferences) {
     return std::pair((run.objective - minus) / step, (plus - run.objective) / step);
   };
   for (const Parameter& p : s.parameters().all()) {
+    if (!p.trainable) continue;
     const std::vector<double>& g = run.dparameters.at(p.name);
     const double norm = std::sqrt(static_cast<double>(g.size()));
     // Where a choice changes, as a router's, the result jumps, and one of the two slopes with it:
