@@ -283,7 +283,7 @@ class Cases {
            return {
                {},
                [=](Context& ctx, const Vars&) {
-                 const AdamWTensor tensor = {
+                 const OptimizerTensor tensor = {
                      p.data<float>(), g.data<float>(), m.data<float>(), v.data<float>(), n, 0.1f};
                  ctx.Run(
                      AdamWArgs{.tensors = &tensor,

@@ -143,17 +143,17 @@ void TimeAdamW(Arena* arena, double copy_rate) {
   std::vector<Tensor> t;
   for (int i = 0; i < 4; ++i) t.push_back(Filled(arena, {n}, DType::kF32));
   for (int64_t i = 0; i < n; ++i) t[3].data<float>()[i] *= t[3].data<float>()[i];
-  const AdamWTensor tensor{
+  const OptimizerTensor tensor{
       t[0].data<float>(), t[1].data<float>(), t[2].data<float>(), t[3].data<float>(), n, 0.1f};
+  const OptimizerStep step = {.lr = 1e-6f, .first_correction = 1, .second_correction = 1};
+  const StepOutcome outcome = {.gradient_scale = 1};
   const AdamWArgs args{.tensors = &tensor,
                        .count = 1,
-                       .lr = 1e-6f,
                        .beta1 = 0.9f,
                        .beta2 = 0.95f,
                        .epsilon = 1e-8f,
-                       .gradient_scale = 1,
-                       .first_correction = 1,
-                       .second_correction = 1};
+                       .step = &step,
+                       .outcome = &outcome};
   const double seconds = Median([&] { Dispatch(Device::kCpu, args); });
   const double rate = static_cast<double>(args.cost().bytes) / seconds;
   std::printf("fp32 adamw, %ld parameters: %.0f us %.1f GB/s  %.2f of copy\n", n, seconds * 1e6,

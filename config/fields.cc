@@ -170,6 +170,20 @@ FieldList::Added FieldList::Add(const char* key, std::optional<double>& v, Range
                .clear = [&v] { v.reset(); }});
 }
 
+FieldList::Added FieldList::Add(const char* key, std::optional<double>& v, Range range,
+                                std::function<double()> in_force, const char* doc) {
+  return Push(
+      {.key = key,
+       .type = "a number" + range.ToString(),
+       .doc = doc,
+       .read =
+           [k = std::string(key), range, &v](const ConfigNode& n, ErrorList* errors) {
+             double parsed;
+             if (ReadNumber(n, k, range, "", &parsed, errors)) v = parsed;
+           },
+       .print = [in_force = std::move(in_force)] { return Scalar(NumberText(in_force())); }});
+}
+
 FieldList::Added FieldList::Add(const char* key, bool& v, const char* doc) {
   return Push({.key = key,
                .type = "true or false",

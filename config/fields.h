@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <string>
@@ -63,7 +62,7 @@ struct Field {
 class FieldList {
  public:
   template <class E>
-  using Names = std::initializer_list<std::pair<const char*, E>>;
+  using Names = std::vector<std::pair<const char*, E>>;
 
   // What was added last, to say more of it.
   class Added {
@@ -89,8 +88,10 @@ class FieldList {
   // YAML know.
   Added Add(const char* key, std::optional<int64_t>& v, Range range, const char* doc);
   Added Add(const char* key, std::optional<double>& v, Range range, const char* doc);
-  Added Add(const char* key, bool& v, const char* doc);
   // Where it is not given it follows from other keys: `in_force` tells, and is what is printed.
+  Added Add(const char* key, std::optional<double>& v, Range range,
+            std::function<double()> in_force, const char* doc);
+  Added Add(const char* key, bool& v, const char* doc);
   Added Add(const char* key, std::optional<bool>& v, std::function<bool()> in_force,
             const char* doc);
   Added Add(const char* key, std::string& v, const char* doc);
@@ -99,7 +100,7 @@ class FieldList {
   Added Add(const char* key, std::vector<std::string>& v, const char* doc);
 
   template <class E>
-  Added Add(const char* key, E& v, Names<E> names, const char* doc) {
+  Added Add(const char* key, E& v, const Names<E>& names, const char* doc) {
     std::vector<std::string> choices;
     std::vector<E> values;
     for (const auto& [name, value] : names) {

@@ -6,11 +6,13 @@
 #include "data/tokenizer.h"
 #include "tools/command.h"
 #include "train/run_config.h"
+#include "train/trainer.h"
 
 namespace tessera {
 namespace {
 
-nlohmann::json CostJson(const ModelCost& c, const std::vector<std::string>& warnings) {
+nlohmann::json CostJson(const ModelCost& c, int64_t standing_bytes,
+                        const std::vector<std::string>& warnings) {
   nlohmann::json layers = nlohmann::json::array();
   for (const LayerCost& l : c.layers)
     layers.push_back(
@@ -30,6 +32,7 @@ nlohmann::json CostJson(const ModelCost& c, const std::vector<std::string>& warn
           {"state_bytes", c.state_bytes},
           {"kv_bytes_per_token", c.kv_bytes_per_token},
           {"activation_bytes", c.activation_bytes},
+          {"standing_bytes", standing_bytes},
           {"cuda_scratch_bytes", c.cuda_scratch_bytes},
           {"batch", c.batch},
           {"seq", c.seq},
@@ -37,7 +40,8 @@ nlohmann::json CostJson(const ModelCost& c, const std::vector<std::string>& warn
           {"warnings", warnings}};
 }
 
-void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c) {
+void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c,
+                int64_t standing_bytes) {
   std::printf("%s: d_model %ld, vocabulary %s, %s on cpu (%s)\n\n", config.name.c_str(),
               static_cast<long>(config.model.d_model), config.model.vocab.c_str(),
               Name(config.train.precision), Name(ActiveIsa()));
@@ -56,6 +60,8 @@ void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c)
       "the backward pass;\nin all %.1f MiB at the peak. Kernels on a GPU take %.1f MiB more.\n",
       c.batch, c.seq, static_cast<double>(c.activation_bytes) * 0x1p-20,
       static_cast<double>(c.cuda_scratch_bytes) * 0x1p-20);
+  std::printf("Parameters, gradients and what %s keeps of them take %.1f MiB beside these.\n",
+              config.train.optimizer.type->name, static_cast<double>(standing_bytes) * 0x1p-20);
 }
 
 int Describe(const std::string& path, const std::vector<std::string>& overrides, bool json) {
@@ -66,12 +72,13 @@ int Describe(const std::string& path, const std::vector<std::string>& overrides,
   const TrainConfig& t = config->train;
   const ModelCost cost =
       MeasureCost(config->model, (*tokenizer)->vocab_size(), t.batch, t.seq, t.precision);
+  const int64_t standing_bytes = Trainer::StandingBytes(*config, (*tokenizer)->vocab_size());
   const std::vector<std::string> warnings = Warnings(*config);
   for (const std::string& w : warnings) std::fprintf(stderr, "warning: %s\n", w.c_str());
   if (json) {
-    std::printf("%s\n", CostJson(cost, warnings).dump(2).c_str());
+    std::printf("%s\n", CostJson(cost, standing_bytes, warnings).dump(2).c_str());
   } else {
-    PrintTable(*config, (*tokenizer)->vocab_size(), cost);
+    PrintTable(*config, (*tokenizer)->vocab_size(), cost, standing_bytes);
   }
   return kDone;
 }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "tools/command.h"
 #include "tools/tokenising.h"
@@ -109,6 +110,20 @@ int Train(const Options& o) {
   return interrupted != 0 ? 130 : 0;
 }
 
+// "adamw: AdamW, arXiv:1711.05101; beta1 0.9, beta2 0.95, epsilon 1e-08", a line each.
+std::string OptimizerLines() {
+  std::string lines = "Optimisers, the values of train.optimizer, and what their keys are unset:";
+  for (const OptimizerType* type : Optimizers()) {
+    absl::StrAppend(&lines, "\n  ", type->name, ": ", type->title, ", ", type->paper);
+    const char* before = "; ";
+    for (const OptimizerKey& key : type->keys) {
+      absl::StrAppend(&lines, before, key.name, " ", key.value);
+      before = ", ";
+    }
+  }
+  return lines;
+}
+
 }  // namespace
 
 void AddTrain(CLI::App* app, int* code) {
@@ -139,7 +154,8 @@ void AddTrain(CLI::App* app, int* code) {
       "  tessera train configs/quickstart.yaml --run runs/mine --resume\n"
       "  tessera train configs/quickstart.yaml --run runs/mine --resume train.lr=5e-4 --override "
       "train.lr\n"
-      "Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU save and end with code 130.");
+      "Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU save and end with code 130.\n" +
+      OptimizerLines());
   c->callback([=] { *code = Train(*o); });
 }
 

@@ -78,8 +78,8 @@ absl::Status Save(const std::string& directory, const Trainer& trainer, const Pr
     return views;
   };
   const std::vector<TensorView> weights = views(trainer.Weights()),
-                                moments = views(trainer.Moments());
-  return SaveCheckpoint(directory, trainer.step(), {.model = weights, .optimizer = moments},
+                                states = views(trainer.OptimizerStates());
+  return SaveCheckpoint(directory, trainer.step(), {.model = weights, .optimizer = states},
                         progress.ToJson(), keep);
 }
 
@@ -119,7 +119,7 @@ absl::Status Resume(const RunFolder& folder, const RunOptions& options, Trainer*
   for (const std::string& w : found->warnings) message("warning: " + w);
   for (const auto& n : trainer->Weights())
     TESSERA_RETURN_IF_ERROR(Restore(found->model, n.name, trainer->device(), n.tensor));
-  for (const auto& n : trainer->Moments())
+  for (const auto& n : trainer->OptimizerStates())
     TESSERA_RETURN_IF_ERROR(Restore(found->optimizer, n.name, trainer->device(), n.tensor));
   trainer->Resume(found->step);
   now->tokens = was.tokens;

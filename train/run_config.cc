@@ -65,10 +65,7 @@ void TrainConfig::Fields(FieldList& f) {
                 [this] { return schedule != ScheduleKind::kConstant; });
   f.Add("decay_fraction", decay_fraction, Between(0, 1), "part of the steps that decays")
       .OnlyWith("`schedule: wsd`", [this] { return schedule == ScheduleKind::kWsd; });
-  f.Add("weight_decay", weight_decay, AtLeast(0), "of matrices");
-  f.Add("beta1", beta1, FromBelow(0, 1), "AdamW");
-  f.Add("beta2", beta2, FromBelow(0, 1), "AdamW");
-  f.Add("epsilon", epsilon, Positive(), "AdamW");
+  optimizer.Fields(f);
   f.Add("clip", clip, AtLeast(0), "largest norm of the gradient; 0 does not clip");
   f.Add("precision", precision, {{"fp32", DType::kF32}, {"bf16", DType::kBF16}},
         "of activations and products; parameters and states are fp32");

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "arch/model_config.h"
 #include "data/dataset.h"
+#include "train/optimizer.h"
 #include "train/schedule.h"
 
 namespace tessera {
@@ -38,8 +39,7 @@ struct TrainConfig {
   int64_t warmup = 20;
   double final_lr_ratio = 0.1;
   double decay_fraction = 0.2;
-  double weight_decay = 0.1;
-  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
+  OptimizerConfig optimizer;
   double clip = 1.0;  // of the gradient's norm; 0 does not clip
   DType precision = DType::kF32;
   uint64_t seed = 1;

@@ -48,17 +48,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Make(const RunConfig& config, 
   const double peak_flops = device == Device::kCuda ? Cuda().MeasurePeakFlops(t.precision)
                                                     : MeasurePeakFlops(t.precision);
   const ModelCost cost = MeasureCost(config.model, vocab_size, t.batch, t.seq, t.precision);
-  std::vector<MetricValues> metrics;
-  int64_t floats = kOutcomeFloats;
-  for (const auto& [name, count] : MetricSizes(config, vocab_size)) {
-    metrics.push_back({name, floats, count});
-    floats += count;
-  }
-  Arena arena(Arena::Backing::kMeta, 0);
-  ParameterSet parameters(&arena, true);
-  const Model model(config.model, vocab_size, &parameters);
-  const StepTensors tensors(&arena, Device::kMeta, parameters, t, floats);
-  const int64_t parameter_bytes = arena.peak_bytes();
+  std::vector<MetricValues> metrics = MetricsOf(config, vocab_size);
+  const int64_t parameter_bytes = BytesWith(config, vocab_size, OutcomeFloats(metrics));
   const int64_t scratch = device == Device::kCuda ? cost.cuda_scratch_bytes : 0;
   const int64_t need = parameter_bytes + cost.activation_bytes + scratch;
   const std::string what = absl::StrFormat(
@@ -77,19 +68,43 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Make(const RunConfig& config, 
                                               parameter_bytes, peak_flops));
 }
 
-Trainer::StepTensors::StepTensors(Arena* arena, Device device, const ParameterSet& parameters,
+std::vector<Trainer::MetricValues> Trainer::MetricsOf(const RunConfig& config, int64_t vocab_size) {
+  std::vector<MetricValues> metrics;
+  int64_t floats = kOutcomeFloats;
+  for (const auto& [name, count] : MetricSizes(config, vocab_size)) {
+    metrics.push_back({name, floats, count});
+    floats += count;
+  }
+  return metrics;
+}
+
+int64_t Trainer::OutcomeFloats(const std::vector<MetricValues>& metrics) {
+  return metrics.empty() ? kOutcomeFloats : metrics.back().first + metrics.back().count;
+}
+
+// Of what stays from step to step, where a step's outcome has so many numbers.
+int64_t Trainer::BytesWith(const RunConfig& config, int64_t vocab_size, int64_t outcome_floats) {
+  Arena arena(Arena::Backing::kMeta, 0);
+  ParameterSet parameters(&arena, true);
+  const Model model(config.model, vocab_size, &parameters);
+  const auto optimizer = MakeOptimizer({config.train.optimizer, parameters, &arena, Device::kMeta});
+  const StepTensors tensors(&arena, Device::kMeta, *optimizer, config.train, outcome_floats);
+  return arena.peak_bytes();
+}
+
+int64_t Trainer::StandingBytes(const RunConfig& config, int64_t vocab_size) {
+  return BytesWith(config, vocab_size, OutcomeFloats(MetricsOf(config, vocab_size)));
+}
+
+Trainer::StepTensors::StepTensors(Arena* arena, Device device, const Optimizer& optimizer,
                                   const TrainConfig& t, int64_t outcome_floats) {
   const auto zeros = [&](const Shape& shape, DType dtype) {
     Tensor tensor(arena, shape, dtype);
     Zero(device, tensor.raw(), tensor.bytes());
     return tensor;
   };
-  int64_t blocks = 0;
-  for (const Parameter& p : parameters.all()) {
-    first_moments.push_back(zeros(p.var.shape(), DType::kF32));
-    second_moments.push_back(zeros(p.var.shape(), DType::kF32));
-    blocks += OptimizerBlocks(p.var.shape().elements());
-  }
+  const int64_t blocks =
+      OptimizerBlocks(optimizer.tensors().data(), static_cast<int64_t>(optimizer.tensors().size()));
   tokens = zeros({3, t.accumulate, t.batch * t.seq}, DType::kI32);
   scalars = zeros({kStepFloats + t.accumulate}, DType::kF32);
   outcome = zeros({outcome_floats}, DType::kF32);
@@ -111,20 +126,9 @@ Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, con
   const TrainConfig& t = config_.train;
   model_ = std::make_unique<Model>(config_.model, vocab_size, &parameters_);
   parameters_.Initialise(t.seed, device_);
-  const int64_t outcome_floats =
-      metrics_.empty() ? kOutcomeFloats : metrics_.back().first + metrics_.back().count;
-  tensors_ =
-      std::make_unique<StepTensors>(&parameter_arena_, device_, parameters_, t, outcome_floats);
-  for (size_t i = 0; i < parameters_.all().size(); ++i) {
-    const Parameter& p = parameters_.all()[i];
-    optimizer_tensors_.push_back(
-        {.parameter = p.var.data<float>(),
-         .gradient = p.var.grad()->grad.data<float>(),
-         .first_moment = tensors_->first_moments[i].data<float>(),
-         .second_moment = tensors_->second_moments[i].data<float>(),
-         .size = p.var.shape().elements(),
-         .weight_decay = p.decay == Decay::kYes ? static_cast<float>(t.weight_decay) : 0.0f});
-  }
+  optimizer_ = MakeOptimizer({t.optimizer, parameters_, &parameter_arena_, device_});
+  tensors_ = std::make_unique<StepTensors>(&parameter_arena_, device_, *optimizer_, t,
+                                           OutcomeFloats(metrics_));
   for (int64_t i = 0; i < most_started(); ++i)
     slots_.push_back(std::unique_ptr<Slot>(new Slot{{device_, tensors_->tokens.bytes()},
                                                     {device_, tensors_->scalars.bytes()},
@@ -159,12 +163,9 @@ void Trainer::FillInputs(const Dataset& data, const Slot& slot) const {
   }
   for (size_t micro = 0; micro < targets.size(); ++micro)
     share[micro] = static_cast<float>(targets[micro] / std::max(1.0, target_count));
-  const double now = static_cast<double>(step_ + 1);
-  const OptimizerStep step = {
-      .lr = static_cast<float>(t.LearningRate().At(step_)),
-      .clip = static_cast<float>(t.clip),
-      .first_correction = static_cast<float>(1 / (1 - std::pow(t.beta1, now))),
-      .second_correction = static_cast<float>(1 / (1 - std::pow(t.beta2, now)))};
+  OptimizerStep step = {.lr = static_cast<float>(t.LearningRate().At(step_)),
+                        .clip = static_cast<float>(t.clip)};
+  optimizer_->SetCorrections(step_ + 1, &step);
   std::memcpy(slot.scalars.as<float>(), &step, sizeof step);
 }
 
@@ -213,9 +214,10 @@ void Trainer::UpdateParameters() {
   const TrainConfig& t = config_.train;
   for (const Parameter& p : parameters_.all())
     // A parameter that nothing used this step (an expert's, say) has no gradient: zero.
-    if (!p.var.grad()->started) Zero(device_, p.var.grad()->grad.raw(), p.var.grad()->grad.bytes());
-  const AdamWTensor* const tensors = optimizer_tensors_.data();
-  const auto count = static_cast<int64_t>(optimizer_tensors_.size());
+    if (p.trainable && !p.var.grad()->started)
+      Zero(device_, p.var.grad()->grad.raw(), p.var.grad()->grad.bytes());
+  const OptimizerTensor* const tensors = optimizer_->tensors().data();
+  const auto count = static_cast<int64_t>(optimizer_->tensors().size());
   auto* const partial = reinterpret_cast<double*>(tensors_->partial.raw());
   const auto* const step = reinterpret_cast<const OptimizerStep*>(tensors_->scalars.raw());
   auto* const outcome = reinterpret_cast<StepOutcome*>(tensors_->outcome.raw());
@@ -227,13 +229,7 @@ void Trainer::UpdateParameters() {
                                     .count = t.accumulate,
                                     .step = step,
                                     .outcome = outcome});
-  Dispatch(device_, AdamWArgs{.tensors = tensors,
-                              .count = count,
-                              .beta1 = static_cast<float>(t.beta1),
-                              .beta2 = static_cast<float>(t.beta2),
-                              .epsilon = static_cast<float>(t.epsilon),
-                              .step = step,
-                              .outcome = outcome});
+  optimizer_->Update(step, outcome);
 }
 
 // What the device does in a step; a function of what is in tokens, scalars and the parameters.
@@ -312,15 +308,6 @@ absl::StatusOr<Evaluation> Trainer::Evaluate(const Dataset& data,
 std::vector<Trainer::Named> Trainer::Weights() const {
   std::vector<Named> all;
   for (const Parameter& p : parameters_.all()) all.push_back({p.name, p.var.value()});
-  return all;
-}
-
-std::vector<Trainer::Named> Trainer::Moments() const {
-  std::vector<Named> all;
-  for (size_t i = 0; i < parameters_.all().size(); ++i) {
-    all.push_back({"m." + parameters_.all()[i].name, tensors_->first_moments[i]});
-    all.push_back({"v." + parameters_.all()[i].name, tensors_->second_moments[i]});
-  }
   return all;
 }
 

@@ -13,8 +13,8 @@
 #include "arch/model.h"
 #include "data/dataset.h"
 #include "kernels/device/memory.h"
-#include "kernels/optimiser/adamw.h"
 #include "train/evaluate.h"
+#include "train/optimizer.h"
 #include "train/run_config.h"
 
 namespace tessera {
@@ -31,9 +31,10 @@ struct StepReport {
   std::map<std::string, std::vector<float>> metrics;
 };
 
-// A model in training: parameters, AdamW's moments and one arena for everything a step needs, all
-// sized before the first step. A step is a pure function of (parameters, moments, step number,
-// data), so a run continued from a checkpoint gives the same bits as one that never stopped.
+// A model in training: parameters, the optimiser's states and one arena for everything a step
+// needs, all sized before the first step. A step is a pure function of (parameters, states, step
+// number, data), so a run continued from a checkpoint gives the same bits as one that never
+// stopped.
 //
 // On a GPU the second step is recorded as a graph, which the steps after it launch as it is: what
 // differs between steps (tokens, learning rate) is copied to the device before. Steps are started
@@ -58,18 +59,19 @@ class Trainer {
     return Finish();
   }
 
+  // The bytes of a model's parameters, its gradients, the optimiser's states and what else stays
+  // from step to step.
+  static int64_t StandingBytes(const RunConfig& config, int64_t vocab_size);
+
   // Of the steps started.
   int64_t step() const { return step_; }
   // The next ones need that all steps started are finished.
   absl::StatusOr<Evaluation> Evaluate(const Dataset& data,
                                       const EvaluationProgress& progress = nullptr);
   // What a checkpoint holds.
-  struct Named {
-    std::string name;
-    Tensor tensor;
-  };
-  std::vector<Named> Weights() const;
-  std::vector<Named> Moments() const;
+  using Named = Optimizer::State;
+  std::vector<Named> Weights() const;  // and buffers
+  const std::vector<Named>& OptimizerStates() const { return optimizer_->states(); }
   void Resume(int64_t step) { step_ = step; }
 
   Device device() const { return device_; }
@@ -104,16 +106,18 @@ class Trainer {
   // then each micro-batch's share of the targets), and what it leaves, outcome (StepOutcome, then
   // the metrics).
   struct StepTensors {
-    StepTensors(Arena* arena, Device device, const ParameterSet& parameters, const TrainConfig& t,
+    StepTensors(Arena* arena, Device device, const Optimizer& optimizer, const TrainConfig& t,
                 int64_t outcome_floats);
     Tensor tokens, scalars, outcome, losses, partial;
-    std::vector<Tensor> first_moments, second_moments;  // by parameter
   };
 
   Trainer(const RunConfig& config, int64_t vocab_size, Device device, const ModelCost& cost,
           std::vector<MetricValues> metrics, int64_t parameter_bytes, double peak_flops);
   static absl::StatusOr<std::unique_ptr<Trainer>> Make(const RunConfig& config, int64_t vocab_size,
                                                        Device device);
+  static std::vector<MetricValues> MetricsOf(const RunConfig& config, int64_t vocab_size);
+  static int64_t OutcomeFloats(const std::vector<MetricValues>& metrics);
+  static int64_t BytesWith(const RunConfig& config, int64_t vocab_size, int64_t outcome_floats);
   Context NewContext();
   void FillInputs(const Dataset& data, const Slot& slot) const;
   void RunStep();
@@ -127,8 +131,8 @@ class Trainer {
   Arena parameter_arena_, arena_;
   ParameterSet parameters_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<StepTensors> tensors_;
-  std::vector<AdamWTensor> optimizer_tensors_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::deque<Started> started_;
   std::unique_ptr<CudaDevice::Graph> graph_;

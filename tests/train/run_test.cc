@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -105,6 +106,83 @@ TEST_F(RunTest, ResumedAtItsMiddleIsTheSameRunOnAnyNumberOfThreads) {
     EXPECT_EQ(*ReadFile(folder_ + "/whole" + at), *ReadFile(folder_ + "/parts" + at)) << file;
   }
   EXPECT_TRUE(fs::exists(folder_ + "/parts/report.html"));
+}
+
+TEST_F(RunTest, EveryOptimizerResumesWithTheSameBits) {
+  const std::string path =
+      Config("  layers: [{gla: {heads: 2}}, {moe: {experts: 4, d_ff: 24}}]", "");
+  std::vector<std::string> weights;
+  for (const OptimizerType* type : Optimizers()) {
+    const std::string name = type->name, optimizer = "train.optimizer=" + name;
+    const std::string whole = name + "/whole", parts = name + "/parts";
+    fs::create_directories(folder_ + "/" + name);
+    ASSERT_TRUE(Train(path, {Text(), optimizer, "train.threads=1"}, whole, false).ok()) << name;
+    ASSERT_TRUE(
+        Train(path, {Text(), optimizer, "train.threads=2", "train.stop_at=3"}, parts, false).ok());
+    ASSERT_TRUE(Train(path, {Text(), optimizer, "train.threads=4"}, parts, true).ok()) << name;
+    for (const char* file : {"model", "optimizer"}) {
+      const std::string at = std::string("/checkpoints/step-00000008/") + file + ".safetensors";
+      EXPECT_EQ(*ReadFile(folder_ + "/" + whole + at), *ReadFile(folder_ + "/" + parts + at))
+          << name << ": " << file;
+    }
+    weights.push_back(
+        *ReadFile(folder_ + "/" + whole + "/checkpoints/step-00000008/model.safetensors"));
+  }
+  std::ranges::sort(weights);
+  EXPECT_EQ(std::ranges::adjacent_find(weights), weights.end()) << "two of them do the same";
+}
+
+TEST_F(RunTest, AnotherOptimizerIsAnotherRun) {
+  const std::string path = Config("  layers: [mlp]", "");
+  ASSERT_TRUE(Train(path, {Text(), "train.stop_at=3"}, "run", false).ok());
+  const absl::Status other = Train(path, {Text(), "train.optimizer=lion"}, "run", true);
+  EXPECT_PRED_FORMAT2(::testing::IsSubstring, "train.optimizer: adamw -> lion",
+                      std::string(other.message()));
+  may_differ_ = {"train.optimizer", "train.beta2", "train.epsilon"};
+  const absl::Status states = Train(path, {Text(), "train.optimizer=lion"}, "run", true);
+  EXPECT_PRED_FORMAT2(::testing::IsSubstring, "the checkpoint has no lion.",
+                      std::string(states.message()));
+}
+
+TEST_F(RunTest, KeysOfAnOptimizerAreItsOwn) {
+  const std::string path = Config("  layers: [mlp]", "  optimizer: sgd");
+  const auto sgd = ReadRunConfig(path, {"train.momentum=0.8"});
+  ASSERT_TRUE(sgd.ok()) << sgd.status();
+  EXPECT_EQ(sgd->train.optimizer.Get("momentum"), 0.8);
+  EXPECT_EQ(PrintRunConfig(*sgd).find("beta1"), std::string::npos);
+  const auto again = ParseRunConfig(PrintRunConfig(*sgd), "again", {});
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(PrintRunConfig(*again), PrintRunConfig(*sgd));
+  EXPECT_PRED_FORMAT2(::testing::IsSubstring,
+                      "beta1 has no effect here: it needs `optimizer: adamw`, lion or muon",
+                      std::string(ReadRunConfig(path, {"train.beta1=0.5"}).status().message()));
+  EXPECT_PRED_FORMAT2(
+      ::testing::IsSubstring, "one of adamw, lion, muon, sgd",
+      std::string(ReadRunConfig(path, {"train.optimizer=lyon"}).status().message()));
+  // Each has its own value where nobody sets one.
+  const auto lion = ReadRunConfig(path, {"train.optimizer=lion"});
+  ASSERT_TRUE(lion.ok()) << lion.status();
+  EXPECT_NE(PrintRunConfig(*lion).find("beta2: 0.99"), std::string::npos) << PrintRunConfig(*lion);
+}
+
+// As many states as the optimiser has, and no more.
+TEST_F(RunTest, MemoryIsThatOfTheOptimizersStates) {
+  const std::string path = Config("  layers: [mlp]", "  batch: 1\n  seq: 8");
+  const auto bytes = [&](const std::string& optimizer) {
+    const auto config = ReadRunConfig(path, {"train.optimizer=" + optimizer});
+    EXPECT_TRUE(config.ok()) << config.status();
+    const auto trainer = Trainer::Create(*config, 256);
+    EXPECT_TRUE(trainer.ok()) << trainer.status();
+    EXPECT_EQ((*trainer)->parameter_bytes(), Trainer::StandingBytes(*config, 256)) << optimizer;
+    return (*trainer)->parameter_bytes();
+  };
+  const auto config = ReadRunConfig(path, {});
+  ASSERT_TRUE(config.ok());
+  const int64_t parameters =
+      MeasureCost(config->model, 256, 1, 8, DType::kF32).parameters * int64_t{sizeof(float)};
+  EXPECT_NEAR(static_cast<double>(bytes("adamw") - bytes("sgd")), static_cast<double>(parameters),
+              0.01 * static_cast<double>(parameters));
+  EXPECT_EQ(bytes("lion"), bytes("sgd"));
 }
 
 // A checkpoint that does not say what it belongs to, as those of before did not.
