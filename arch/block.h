@@ -60,7 +60,7 @@ class Block {
  public:
   virtual ~Block() = default;
 
-  // x [B,T,D] -> [B,T,D]. Without a state: whole sequences (ctx.position tells documents apart).
+  // x [B,T,D] -> [B,T,D]. Without a state: whole sequences (ctx.start tells documents apart).
   // With one: a chunk that continues it, down to a single token; the state is replaced by the one
   // after the chunk.
   virtual Var Forward(Context& ctx, const Var& x, State* state) const = 0;
