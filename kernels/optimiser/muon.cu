@@ -43,10 +43,10 @@ __global__ void __launch_bounds__(kThreads) MomentumKernel(MuonMomentumArgs a) {
   if (threadIdx.x == 0) a.partial[blockIdx.x] = sum;
 }
 
-// Each block adds up the partial sums for itself, in the same order.
+// Each block adds up the partial sums, one of each block, for itself and in the same order.
 __global__ void __launch_bounds__(kThreads) NormaliseKernel(MuonNormaliseArgs a) {
   double sum = 0;
-  for (int64_t i = threadIdx.x; i < OptimizerBlocks(a.size); i += kThreads) sum += a.partial[i];
+  for (unsigned i = threadIdx.x; i < gridDim.x; i += kThreads) sum += a.partial[i];
   const auto factor = static_cast<float>(1 / (sqrt(BlockSum<kThreads>(sum)) + 1e-7));
   ForPart(BlockBegin(), BlockEnd(a.size), Aligned16(a.update), [&](int64_t at, auto count) {
     float u[count.value];
