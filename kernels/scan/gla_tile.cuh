@@ -102,7 +102,7 @@ __device__ __forceinline__ void FillChunk(const GlaScanArgs<T>& a, int64_t b, in
   const int way = static_cast<int>(threadIdx.x) / Tile::kK;
   const auto decay = [&](int t) -> float {
     if (t >= count) return 1;
-    const bool starts = a.start != nullptr && a.start[row + t] == t0 + t;
+    const bool starts = a.start != nullptr && a.start[row + t] == static_cast<int>(t0) + t;
     return starts ? 0 : expf(ToFloat(c.gate[t * Tile::kPitchK + i]));
   };
   float p = 1;
