@@ -1,15 +1,18 @@
 #ifndef TESSERA_ARCH_BLOCK_H_
 #define TESSERA_ARCH_BLOCK_H_
 
-#include <algorithm>
 #include <cstdint>
-#include <map>
+#include <functional>
 #include <memory>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "arch/parameters.h"
+#include "arch/state.h"
 #include "config/fields.h"
+#include "kernels/rows/norm.h"
 #include "ops/context.h"
 
 // The contract of a block: one class that writes its forward pass in ops, one config struct that
@@ -19,41 +22,77 @@
 
 namespace tessera {
 
-// What a block remembers of the tokens before this chunk: named Vars [B, ...], owned by the caller,
-// differentiable. An undefined entry is the state before the first token (zeros). A chunk reads the
-// entries and replaces them.
-class State {
- public:
-  Var& At(const std::string& name) { return entries_[name]; }
-  const std::map<std::string, Var>& entries() const { return entries_; }
-  // Live bytes of all entries, and so what StateSize must say.
-  int64_t bytes() const;
-
-  int64_t tokens = 0;  // seen so far, counted by the model
-  // > 0 in generation: caches are allocated once for this many tokens and written in place, without
-  // gradients.
-  int64_t capacity = 0;
-
- private:
-  std::map<std::string, Var> entries_;
-};
-
-// The bytes of a block's state for one sequence: a fixed part, and a part that grows with each
-// token up to a limit.
-struct StateSize {
-  int64_t fixed_bytes = 0;
-  int64_t bytes_per_token = 0;
-  int64_t max_tokens = -1;  // -1: grows without end
-  int64_t After(int64_t tokens) const {
-    return fixed_bytes + bytes_per_token * (max_tokens < 0 ? tokens : std::min(tokens, max_tokens));
-  }
-};
+class Stack;         // arch/stack.h
+struct StackConfig;  // arch/stack_config.h
 
 // What a block is told of its place.
 struct BlockShape {
   int64_t D = 0;  // width of its input and output
-  int64_t layers =
-      1;  // residual layers in the whole model, for initialisations that depend on depth
+  // Residual layers that a token passes in the whole model, those inside of layers included, and
+  // one that runs n times n times: for initialisations that depend on depth. And which this is.
+  int64_t layers = 1;
+  int64_t index = 0;
+  int64_t kind_index = 0;          // among the blocks of its type
+  int64_t vocab = 0;               // 0 while a config is checked: its tokenizer may not be read yet
+  int64_t max_tokens = 0;          // longest sequence in training, train.seq; 0: not known
+  NormKind norm = NormKind::kRms;  // of the model's norms
+  double norm_eps = 1e-5;
+  // Its ports that read from another layer: of a block that would, where it is the first.
+  std::set<std::string> reads;
+
+  bool Reads(const std::string& port) const { return reads.count(port) > 0; }
+};
+
+// What a block leaves for later ones: values of so many channels a token, in groups (the heads of
+// keys). Whoever reads needs these, whatever block they come from.
+struct Port {
+  std::string name;                          // kv
+  std::vector<std::vector<int64_t>> values;  // of each value: its shape for one token
+  // With a state: the tokens that the values reach back to, their own included; -1: all.
+  int64_t reach = -1;
+};
+
+// A port that a block reads, and from where: `first`, the first layer of the same block type, which
+// reads nothing itself; `previous`, the nearest earlier layer that has such a port; or a layer's
+// name.
+struct PortRead {
+  Port port;
+  std::string from;
+  std::string key;  // in the config: kv_from
+  std::string fix;  // what to change where shapes differ: "make kv_heads and head_dim equal"
+};
+
+// A list of layers in a block's config, which runs `times` for each token.
+struct HeldLayers {
+  StackConfig* layers;
+  std::string key;  // in the config, and so in the paths of its layers
+  int64_t times = 1;
+  // Where the stack's sequences have another width or length: makes the block's shape the stack's.
+  // Such layers see no names of layers outside of them.
+  std::function<void(BlockShape*)> reshape = nullptr;
+};
+
+// The stack that a block made of it.
+struct HeldStack {
+  const Stack* stack;
+  int64_t times = 1;
+};
+
+// Whether a token's result depends on no later one: always, or but for training (ctx.training).
+enum class Causal : uint8_t { kAlways, kInInference, kNever };
+
+// What a block does otherwise than most. The block contract (tests/contract) holds it to the rest,
+// and wants to see each exception happen, so that none is claimed in vain.
+struct Traits {
+  Causal causal = Causal::kAlways;
+  bool packs = true;        // keeps the documents of a sequence apart, by ctx.start
+  bool mixes_rows = false;  // in training, a sequence of the batch can change another's result
+  bool decodes = true;      // goes on from a state, down to single tokens
+  // Sequences that it runs on without a state: a multiple of so many tokens, and at most so many
+  // (0: any).
+  int64_t multiple_of = 1;
+  int64_t max_tokens = 0;
+  const char* why = "";  // of an exception: completes "since"
 };
 
 class Block {
@@ -62,14 +101,14 @@ class Block {
 
   // x [B,T,D] -> [B,T,D]. Without a state: whole sequences (ctx.start tells documents apart).
   // With one: a chunk that continues it, down to a single token; the state is replaced by the one
-  // after the chunk.
+  // after the chunk. Ports are ctx.Read(port) and ctx.Leave(port, values).
   virtual Var Forward(Context& ctx, const Var& x, State* state) const = 0;
 
+  // Of its own entries; the stacks that it holds say theirs.
   virtual StateSize States(DType compute) const = 0;
+  // The stacks that it holds, in the order of its config's Layers().
+  virtual std::vector<HeldStack> Stacks() const { return {}; }
 
-  // Whether one sequence of a batch can change another's result (capacity limits do), so that the
-  // contract does not ask otherwise.
-  virtual bool MixesRows() const { return false; }
   // Parameters of which a token uses only a part (experts): elements that one token leaves out.
   virtual int64_t IdleParameters() const { return 0; }
 };
@@ -86,33 +125,45 @@ struct BlockType {
     virtual void Fields(FieldList& f) = 0;
     // A mistake that no single key shows, as "heads = 6 does not divide d_model = 256".
     virtual absl::Status Check(const BlockShape& in) const = 0;
-    // The name of an earlier layer whose block this one reads (its keys and values, say), or empty.
-    virtual std::string Source() const = 0;
-    // Whether that layer's block has what this one wants to read.
-    virtual absl::Status CheckSource(const Config& source, const BlockShape& in) const = 0;
+    // What it reads from others if the shape says that there is one to read from, and what it
+    // leaves for others then.
+    virtual std::vector<PortRead> Reads(const BlockShape& in) const = 0;
+    virtual std::vector<Port> Provides(const BlockShape& in) const = 0;
+    virtual std::vector<HeldLayers> Layers() = 0;
+    // Its own; those of the layers that it holds add to them (arch/traits.h).
+    virtual Traits TraitsAt(const BlockShape& in) const = 0;
     virtual std::unique_ptr<Block> Build(const BlockShape& in, Parameters& p) const = 0;
   };
   std::unique_ptr<Config> (*make_config)();  // at its defaults
 };
 
 // The row of a block whose config struct has Fields(FieldList&) and Check(const BlockShape&) const,
-// and whose class is constructed from (config, shape, parameters). A block that can read another of
-// its kind also has Source() and CheckSource(other, shape); what it reads is in ctx.edges.
+// and whose class is constructed from (config, shape, parameters). A block with ports has Reads()
+// and Provides() besides, one that holds layers Layers(), one that is in some way unlike most
+// TraitsAt().
 template <class BlockClass, class ConfigStruct>
 constexpr BlockType DefineBlock(const char* name, const char* title, const char* paper) {
   class Erased final : public BlockType::Config {
    public:
     void Fields(FieldList& f) override { config_.Fields(f); }
     absl::Status Check(const BlockShape& in) const override { return config_.Check(in); }
-    std::string Source() const override {
-      if constexpr (requires(const ConfigStruct& c) { c.Source(); }) return config_.Source();
-      return "";
+    std::vector<PortRead> Reads(const BlockShape& in) const override {
+      if constexpr (requires(const ConfigStruct& c) { c.Reads(in); }) return config_.Reads(in);
+      return {};
     }
-    absl::Status CheckSource(const BlockType::Config& source, const BlockShape& in) const override {
-      if constexpr (requires(const ConfigStruct& c) { c.CheckSource(c, in); })
-        if (const auto* same = dynamic_cast<const Erased*>(&source); same != nullptr)
-          return config_.CheckSource(same->config_, in);
-      return absl::InvalidArgumentError("is a layer of another kind");
+    std::vector<Port> Provides(const BlockShape& in) const override {
+      if constexpr (requires(const ConfigStruct& c) { c.Provides(in); })
+        return config_.Provides(in);
+      return {};
+    }
+    std::vector<HeldLayers> Layers() override {
+      if constexpr (requires(ConfigStruct & c) { c.Layers(); }) return config_.Layers();
+      return {};
+    }
+    Traits TraitsAt(const BlockShape& in) const override {
+      if constexpr (requires(const ConfigStruct& c) { c.TraitsAt(in); })
+        return config_.TraitsAt(in);
+      return {};
     }
     std::unique_ptr<Block> Build(const BlockShape& in, Parameters& p) const override {
       return std::make_unique<BlockClass>(config_, in, p);

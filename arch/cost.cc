@@ -1,34 +1,89 @@
 #include "arch/cost.h"
 
 #include <algorithm>
+#include <map>
 
+#include "absl/strings/str_cat.h"
 #include "core/sizes.h"
 
 namespace tessera {
 namespace {
 
-// The layer that a counted path belongs to: layers[4].parallel.0.gla is layers[4].parallel's.
-LayerCost* LayerOf(std::vector<LayerCost>& layers, const std::string& path) {
-  LayerCost* found = &layers.front();  // "model": what stands outside every layer
-  for (LayerCost& l : layers) {
-    const bool inside =
-        path.compare(0, l.path.size(), l.path) == 0 &&
-        (path.size() == l.path.size() || path[l.path.size()] == '.' || path[l.path.size()] == '[');
-    if (inside) found = &l;
+// Finds the row of a counted path or a parameter. What a block adds to the paths inside of it, such
+// as the number of a branch or of a run, is skipped: layers[1].recurrent.run0.layers[2].mlp belongs
+// to layers[1].recurrent.layers[2].mlp.
+class Rows {
+ public:
+  explicit Rows(std::vector<LayerCost>* rows) : outside_(&rows->front()) {
+    for (LayerCost& row : *rows) {
+      std::string path;
+      for (const std::string& part : PartsOf(row.path)) prefixes_.emplace(path += part, nullptr);
+      prefixes_[path] = &row;
+    }
   }
-  return found;
+  // *whole: the path is the layer's own.
+  LayerCost* Find(const std::string& path, bool* whole = nullptr) const {
+    LayerCost* row = outside_;
+    std::string so_far;
+    for (const std::string& part : PartsOf(path)) {
+      const auto found = prefixes_.find(so_far + part);
+      if (whole != nullptr) *whole = found != prefixes_.end() && found->second != nullptr;
+      if (found == prefixes_.end()) continue;
+      so_far += part;
+      if (found->second != nullptr) row = found->second;
+    }
+    return row;
+  }
+
+ private:
+  // "layers", "[4]", ".gla".
+  static std::vector<std::string> PartsOf(const std::string& path) {
+    std::vector<std::string> parts;
+    for (size_t begin = 0; begin < path.size();) {
+      const size_t end = std::min(path.find_first_of(".[", begin + 1), path.size());
+      parts.push_back(path.substr(begin, end - begin));
+      begin = end;
+    }
+    return parts;
+  }
+
+  LayerCost* outside_;  // what stands outside of every layer
+  std::map<std::string, LayerCost*> prefixes_;
+};
+
+// A row for each layer of a stack, each followed by those for the layers inside of it.
+void AddRows(const Stack& stack, const std::string& path, int64_t times, DType compute,
+             std::vector<LayerCost>* rows) {
+  for (const Stack::Layer& layer : stack.layers()) {
+    LayerCost row{.path = path.empty() ? layer.config.place : path + "." + layer.config.place};
+    StateSize states;
+    for (const auto& block : layer.blocks) {
+      states += block->States(compute).Times(times);
+      row.active_parameters -= block->IdleParameters();
+    }
+    row.state_bytes = states.BoundedBytes();
+    row.kv_bytes_per_token = states.BytesPerToken();
+    rows->push_back(row);
+    for (size_t b = 0; b < layer.blocks.size(); ++b) {
+      std::string inside = row.path;
+      if (layer.blocks.size() > 1)
+        inside += absl::StrCat("[", b, "].", layer.config.branches[b].type->name);
+      for (const HeldStack& held : layer.blocks[b]->Stacks())
+        AddRows(*held.stack, inside, CheckedProduct({times, held.times}), compute, rows);
+    }
+  }
 }
 
 // Throws SizeError where a training pass has more FLOPs or bytes than 64 bits count. An op's cost
-// is at most that of one token times the tokens and, where tokens meet in pairs, times those that
-// one meets; its backward pass costs at most four times as much.
+// is at most that of the shortest sequence times the tokens and, where tokens meet in pairs, times
+// those that one meets; its backward pass costs at most four times as much.
 void CheckCountable(const Model& model, int64_t batch, int64_t seq, DType compute) {
   Arena arena(Arena::Backing::kMeta, 0);
   CostCounter counter;
   Context ctx(Device::kMeta, &arena);
   ctx.compute = compute;
   ctx.counter = &counter;
-  const Tensor ids = ctx.New({1, 1}, DType::kI32);
+  const Tensor ids = ctx.New({1, model.least_tokens()}, DType::kI32);
   ctx.position = ids;
   model.Loss(ctx, ids, ids);
   double most = 0;
@@ -69,27 +124,17 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
 
   ModelCost cost{.batch = batch, .seq = seq};
   cost.layers.push_back({.path = "model"});
-  for (const Model::Layer& layer : model.layers()) {
-    LayerCost l{.path = layer.config->path};
-    for (const auto& block : layer.blocks) {
-      const StateSize s = block->States(compute);
-      l.state.fixed_bytes = SaturatingSum(l.state.fixed_bytes, s.fixed_bytes);
-      if (s.max_tokens < 0) {
-        l.state.bytes_per_token += s.bytes_per_token;
-      } else {
-        l.state.fixed_bytes = SaturatingSum(l.state.fixed_bytes, s.bytes_per_token * s.max_tokens);
-      }
-      l.active_parameters -= block->IdleParameters();
-    }
-    cost.state_bytes = SaturatingSum(cost.state_bytes, l.state.fixed_bytes);
-    cost.kv_bytes_per_token += l.state.bytes_per_token;
-    cost.layers.push_back(l);
-  }
+  AddRows(model.stack(), "", 1, compute, &cost.layers);
   cost.layers.push_back({.path = "head"});
+  for (const LayerCost& l : cost.layers) {
+    cost.state_bytes = SaturatingSum(cost.state_bytes, l.state_bytes);
+    cost.kv_bytes_per_token += l.kv_bytes_per_token;
+  }
+  const Rows rows(&cost.layers);
 
   for (const Parameter& p : parameters.all()) {
     if (p.role == Role::kBuffer) continue;
-    LayerCost* l = p.name == "model.head" ? &cost.layers.back() : LayerOf(cost.layers, p.name);
+    LayerCost* l = p.name == "model.head" ? &cost.layers.back() : rows.Find(p.name);
     l->parameters += p.var.shape().elements();
     l->active_parameters += p.var.shape().elements();
   }
@@ -118,11 +163,12 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
       model.Loss(ctx, in, targets);
     }
     for (const auto& [path, s] : counter.scopes()) {
-      LayerCost* l = path == "head" ? &cost.layers.back() : LayerOf(cost.layers, path);
+      bool whole = false;
+      LayerCost* l = rows.Find(path, &whole);
       const double flops = static_cast<double>(s.forward.flops + s.backward.flops) / tokens;
       const double bytes = static_cast<double>(s.forward.bytes + s.backward.bytes) / tokens;
       if (training) {
-        if (path == l->path) l->activation_bytes = s.kept_bytes;  // of its parts, too
+        if (whole) l->activation_bytes += s.kept_bytes;  // of its parts, too
         l->training_flops += flops;
         cost.training_flops += flops;
         cost.training_bytes += bytes;
@@ -145,7 +191,7 @@ absl::Status CheckDevice(Device device, const ModelConfig& config, int64_t vocab
     ParameterSet parameters(ctx.arena(), false);
     const Model model(config, vocab_size, &parameters);
     ctx.cuda_limits = &limits;
-    const Tensor ids = ctx.New({1, 1}, DType::kI32);
+    const Tensor ids = ctx.New({1, model.least_tokens()}, DType::kI32);
     ctx.position = ids;
     model.Loss(ctx, ids, ids);
   });

@@ -14,6 +14,8 @@
 
 namespace tessera {
 
+// A layer; where it holds others, without their parameters, states and FLOPs, which have rows of
+// their own.
 struct LayerCost {
   std::string path;        // layers[3].attention; also "model" (embedding, last norm) and "head"
   int64_t parameters = 0;  // a shared layer's are counted where they are made
@@ -22,7 +24,8 @@ struct LayerCost {
   double training_flops = 0;      // per token, forward and backward, without recomputation
   // What its forward pass over [batch, seq] leaves in memory for the backward pass.
   int64_t activation_bytes = 0;
-  StateSize state;
+  int64_t state_bytes = 0;         // of one sequence, that does not grow with its length
+  int64_t kv_bytes_per_token = 0;  // of one sequence, that does
 };
 
 struct ModelCost {

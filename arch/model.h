@@ -2,13 +2,13 @@
 #define TESSERA_ARCH_MODEL_H_
 
 #include <cstdint>
-#include <memory>
-#include <string>
 #include <vector>
 
-#include "arch/block.h"
 #include "arch/model_config.h"
 #include "arch/parameters.h"
+#include "arch/parts/norm.h"
+#include "arch/stack.h"
+#include "arch/traits.h"
 #include "ops/context.h"
 
 // A language model: embedding, the layer graph of the config, a last norm, and a head over the
@@ -16,37 +16,35 @@
 
 namespace tessera {
 
-// What a model remembers of the tokens before: a State for each block, and where each sequence is
+// What a model remembers of the tokens before: a state for each layer, and where each sequence is
 // in its document.
 class ModelState {
  public:
   // capacity > 0: for generation of at most that many tokens, caches written in place.
-  ModelState(int64_t blocks, int64_t batch, int64_t capacity);
-  State* At(int64_t block) { return &states_[static_cast<size_t>(block)]; }
-  int64_t bytes() const;
+  ModelState(int64_t batch, int64_t capacity);
+  int64_t bytes() const { return layers.bytes(); }
+  int64_t tokens() const { return layers.tokens; }  // seen so far
 
   // A document of the sequence begins at this row of the next chunk.
   void StartDocument(int64_t sequence, int64_t row);
   // Where the next T tokens of each sequence are in its document: [B,T].
   std::vector<int32_t> NextPositions(int64_t T) const;
   void Advance(int64_t T);  // behind them
+  // As if so many tokens of one document had been seen (State::MoveTo).
+  void MoveTo(int64_t tokens);
 
   std::vector<int64_t> position;  // tokens since the start of the document, one a sequence
-  int64_t tokens = 0;             // seen so far
+  State layers;
 
  private:
-  std::vector<State> states_;
   std::vector<std::vector<int64_t>> starts_;  // by sequence: of documents, in the next chunk
 };
 
 class Model {
  public:
-  // The config has been checked. Parameters are made in `parameters`, in order, not yet
+  // The config has been checked and placed. Parameters are made in `parameters`, in order, not yet
   // initialised.
   Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parameters);
-  // Its layers point into its own config.
-  Model(const Model&) = delete;
-  Model& operator=(const Model&) = delete;
 
   // tokens [B,T] int32 in [0, vocab) -> the last norm's output [B,T,D]. ctx.position must be set,
   // with a state to its NextPositions; the state is advanced by T. Where ctx.start is undefined,
@@ -60,44 +58,25 @@ class Model {
   // Logits [rows, vocab] of the last token of each sequence of a hidden output [B,T,D].
   Var LastLogits(Context& ctx, const Var& hidden) const;
 
-  ModelState NewState(int64_t batch, int64_t capacity) const;
-  StateSize States(DType compute) const;
+  ModelState NewState(int64_t batch, int64_t capacity) const { return {batch, capacity}; }
+  StateSize States(DType compute) const { return stack_.States(compute); }
+  // The length of the shortest sequence that it runs on without a state.
+  int64_t least_tokens() const { return TraitsOf(config_.layers).multiple_of; }
   int64_t vocab_size() const { return vocab_size_; }
   int64_t d_model() const { return config_.d_model; }
   // Parameters that one token does not use.
-  int64_t IdleParameters() const;
-
-  struct Layer {
-    const LayerConfig* config;
-    std::vector<std::shared_ptr<Block>> blocks;
-    std::vector<Var> projections;  // concat: one [D,D] a branch
-    Var norm_gain, norm_bias, second_gain, second_bias;
-    int64_t first_state;
-  };
-  const std::vector<Layer>& layers() const { return layers_; }
+  int64_t IdleParameters() const { return stack_.IdleParameters(); }
+  const Stack& stack() const { return stack_; }
   const ModelConfig& config() const { return config_; }
 
  private:
-  // A value of the residual stream: x, or x + scale f, a sum that is left to the norm after it.
-  struct Stream {
-    Var x, f;
-    float scale = 1;
-  };
-  static Var Value(Context& ctx, Stream* stream);  // adds up what is left
-  // The norm of the stream's value, which it becomes.
-  Var Normalise(Context& ctx, Stream* stream, const Var& gain, const Var& bias) const;
-  Var ApplyBlocks(Context& ctx, const Layer& layer, const Var& x, ModelState* state) const;
-  // x after a layer that keeps no activations; the states of its blocks go through as well.
-  Var ApplyRecomputed(Context& ctx, const Layer& layer, const Var& x, ModelState* state) const;
-  // The stream after a layer that reads `input`, or the stream itself where that is null.
-  Stream ApplyLayer(Context& ctx, const Layer& layer, Stream stream, const Var* input,
-                    ModelState* state) const;
-
   ModelConfig config_;
   int64_t vocab_size_;
-  Var embedding_, head_, last_gain_, last_bias_;
-  std::vector<Layer> layers_;
-  int64_t states_ = 0;
+  // In the order in which they are made, which is that of their parameters.
+  Var embedding_;
+  Stack stack_;
+  Norm last_norm_;
+  Var head_;
 };
 
 }  // namespace tessera

@@ -124,6 +124,10 @@ class Parameters {
   Var Bias(const std::string& name, int64_t width) {
     return Add(name, {width}, Constant(0), Decay::kNo);
   }
+  // For a part of the block: its parameters are under this one's path.
+  Parameters At(const std::string& name) const {
+    return {set_, path_.empty() || name[0] == '[' ? path_ + name : path_ + "." + name};
+  }
   const std::string& path() const { return path_; }
 
  private:

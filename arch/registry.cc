@@ -5,10 +5,10 @@ namespace tessera {
 // One row a block: a name here is a key in the config. A block's file defines its row; nothing else
 // names it.
 
-extern const BlockType kAttention, kGla, kMamba2, kMlp, kMoe;
+extern const BlockType kAttention, kGla, kMamba2, kMlp, kMoe, kRecurrent;
 
 namespace {
-constexpr const BlockType* kBlocks[] = {&kAttention, &kGla, &kMamba2, &kMlp, &kMoe};
+constexpr const BlockType* kBlocks[] = {&kAttention, &kGla, &kMamba2, &kMlp, &kMoe, &kRecurrent};
 }  // namespace
 
 std::span<const BlockType* const> AllBlocks() { return kBlocks; }

@@ -89,6 +89,10 @@ void ErrorList::Add(const absl::Status& status) {
   if (!status.ok()) lines_.push_back(std::string(status.message()));
 }
 
+void ErrorList::Add(const ErrorList& others) {
+  lines_.insert(lines_.end(), others.lines_.begin(), others.lines_.end());
+}
+
 absl::Status ErrorList::ToStatus() const {
   constexpr size_t kShown = 20;
   if (lines_.empty()) return absl::OkStatus();

@@ -86,6 +86,7 @@ std::string UnknownName(absl::string_view what, absl::string_view name, absl::st
 class ErrorList {
  public:
   void Add(const absl::Status& status);
+  void Add(const ErrorList& others);
   absl::Status ToStatus() const;  // Ok, or InvalidArgument with a line each
   bool empty() const { return lines_.empty(); }
   size_t size() const { return lines_.size(); }

@@ -1,6 +1,7 @@
 #ifndef TESSERA_CONFIG_FIELDS_H_
 #define TESSERA_CONFIG_FIELDS_H_
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -140,6 +141,21 @@ class FieldList {
           use(inner);
         },
         [&v] { return v.has_value(); });
+  }
+
+  // What reads and prints itself, by rules that this room does not know: a list of layers, say.
+  template <class V>
+  requires requires(V& v, const ConfigNode& n, absl::string_view key, ErrorList* errors) {
+    v.Read(n, key, errors);
+    { v.Print() } -> std::same_as<ConfigNode>;
+  }
+  Added Add(const char* key, V& v, const char* doc) {
+    return Push({.key = key,
+                 .type = V::kType,
+                 .doc = doc,
+                 .read = [k = std::string(key), &v](const ConfigNode& n,
+                                                    ErrorList* errors) { v.Read(n, k, errors); },
+                 .print = [&v] { return v.Print(); }});
   }
 
   const std::vector<Field>& all() const { return fields_; }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "arch/cost.h"
 #include "arch/tokens.h"
+#include "arch/traits.h"
 #include "core/catch.h"
 #include "core/limits.h"
 #include "core/status.h"
@@ -112,6 +113,9 @@ class Logits {
 absl::Status CheckRequest(const Model& model, std::span<const int32_t> prompt, int64_t tokens,
                           const Sampling& sampling) {
   TESSERA_RETURN_IF_ERROR(sampling.Check());
+  ErrorList errors;
+  CheckGeneration(model.config().layers, &errors);
+  TESSERA_RETURN_IF_ERROR(errors.ToStatus());
   if (prompt.empty())
     return absl::InvalidArgumentError("the prompt is empty; at least one token is needed");
   TESSERA_RETURN_IF_ERROR(CheckTokens(prompt, model.vocab_size(), "the prompt"));
@@ -121,15 +125,6 @@ absl::Status CheckRequest(const Model& model, std::span<const int32_t> prompt, i
                                                    prompt.size(), "; from 0 to ", most,
                                                    " are possible"));
   return absl::OkStatus();
-}
-
-// As if the model had read so many tokens: what a step asks for depends on nothing else.
-void MoveTo(const Model& model, int64_t tokens, ModelState* state) {
-  state->tokens = tokens;
-  std::fill(state->position.begin(), state->position.end(), tokens);
-  for (const Model::Layer& layer : model.layers())
-    for (size_t b = 0; b < layer.blocks.size(); ++b)
-      state->At(layer.first_state + static_cast<int64_t>(b))->tokens = tokens;
 }
 
 }  // namespace
@@ -150,7 +145,7 @@ GenerationMemory MeasureGeneration(const Model& model, int64_t prompt_tokens, in
   call(&prefill, any, &memory.prefill);
   const int64_t first = prompt_tokens, last = prompt_tokens + tokens - 2;
   for (int64_t at = first, turn = 0; at <= last; turn ^= 1) {
-    MoveTo(model, at, &state);
+    state.MoveTo(at);
     call(&steps[turn], std::span(any).first(1), &memory.step);
     at = at == last ? last + 1 : std::min(last, first + 2 * (at - first) + 1);
   }

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_format.h"
 #include "arch/block.h"
+#include "arch/parts/feed_forward.h"
 #include "arch/registry.h"
 #include "core/sizes.h"
 #include "ops/experts.h"
@@ -27,11 +28,9 @@ namespace {
 
 constexpr int64_t kMaxExpertsWidth = int64_t{1} << 32;
 
-enum class Expert : uint8_t { kSwiGlu, kGeGlu, kGelu, kRelu2 };
-
 struct MoeConfig {
   int64_t experts = 8, top_k = 2;
-  Expert expert = Expert::kSwiGlu;
+  FeedForward expert;
   std::optional<int64_t> d_ff;
   int64_t shared = 0;
   std::optional<int64_t> shared_d_ff;
@@ -46,12 +45,7 @@ struct MoeConfig {
     f.Add("experts", experts, Between(1, kMaxCount),
           "experts that the router chooses from; of 1 there is nothing to choose or learn");
     f.Add("top_k", top_k, Between(1, kMaxChoices), "experts of each token");
-    f.Add("expert", expert,
-          {{"swiglu", Expert::kSwiGlu},
-           {"geglu", Expert::kGeGlu},
-           {"gelu", Expert::kGelu},
-           {"relu2", Expert::kRelu2}},
-          "hidden function of routed and shared experts");
+    expert.AddTo(f, "expert", "hidden function of routed and shared experts");
     f.Add("d_ff", d_ff, Between(1, kMaxWidth),
           "hidden width of an expert; none: 8/3 d_model / top_k, up to a multiple of 16");
     f.Add("shared", shared, Between(0, kMaxCount), "experts that every token uses besides");
@@ -101,21 +95,13 @@ struct MoeConfig {
     return absl::OkStatus();
   }
 
+  Traits TraitsAt(const BlockShape&) const {
+    if (!capacity_factor) return {};
+    return {.mixes_rows = true, .why = "the tokens of a batch share the experts' capacity"};
+  }
+
   int64_t Width(int64_t D) const {
     return d_ff.value_or((8 * D + 48 * top_k - 1) / (48 * top_k) * 16);
-  }
-  Gating gating() const {
-    return expert == Expert::kSwiGlu || expert == Expert::kGeGlu ? Gating::kGated : Gating::kPlain;
-  }
-  Activation activation() const {
-    switch (expert) {
-      case Expert::kSwiGlu:
-        return Activation::kSilu;
-      case Expert::kRelu2:
-        return Activation::kRelu2;
-      default:
-        return Activation::kGelu;
-    }
   }
   // With one choice the weight stays p (Fedus et al. 2021, eq. 2): divided by itself it would be 1
   // whatever the logits.
@@ -133,9 +119,9 @@ struct MoeConfig {
 class Moe final : public Block {
  public:
   Moe(const MoeConfig& c, const BlockShape& in, Parameters& p)
-      : routing_(c.Routing()), f_(c.activation()), gating_(c.gating()) {
+      : routing_(c.Routing()), f_(c.expert.function), gating_(c.expert.gating) {
     const int64_t D = in.D, F = c.Width(D), E = c.experts;
-    const int64_t halves = gating_ == Gating::kGated ? 2 : 1;
+    const int64_t halves = c.expert.halves();
     const Init last = Normal(0.02 / std::sqrt(2.0 * static_cast<double>(in.layers)));
     router_ = p.Weight("router", E, D, Normal(0.01));
     up_ = p.Experts("up", E, halves * F, D, Normal(0.02));
@@ -157,7 +143,6 @@ class Moe final : public Block {
   }
 
   StateSize States(DType) const override { return {}; }
-  bool MixesRows() const override { return routing_.capacity_factor.has_value(); }
   int64_t IdleParameters() const override { return idle_parameters_; }
 
  private:

@@ -28,7 +28,7 @@ void ZeroColumns(Context& ctx, const Tensor& t, const ColumnRange& range) {
        (range.end - range.begin) * size);
 }
 
-bool Wanted(const Var& v) { return v.grad() != nullptr; }
+bool HasGrad(const Var& v) { return v.grad() != nullptr; }
 
 }  // namespace
 
@@ -77,12 +77,33 @@ void Context::Count(const char* op, const Cost& cost) {
   }
 }
 
+const Context::Vars& Context::Read(const std::string& port) const {
+  TESSERA_CHECK(ports != nullptr && ports->reads.count(port) > 0,
+                "a block reads %s, which it did not declare", port.c_str());
+  const std::string& address = ports->reads.at(port);
+  const auto found = board.find(address);
+  TESSERA_CHECK(found != board.end(), "nothing was left at %s", address.c_str());
+  return found->second;
+}
+
+bool Context::Wanted(const std::string& port) const {
+  return ports != nullptr && ports->leaves.count(port) > 0;
+}
+
+void Context::Leave(const std::string& port, Vars values) {
+  if (Wanted(port)) board[ports->leaves.at(port)] = std::move(values);
+}
+
+void Context::EndPass() {
+  for (const auto& change : std::exchange(at_end, {})) change(*this);
+}
+
 void Context::Record(std::function<void(Context&)> run) {
   tape_.push_back({std::move(run), path_, cost_});
 }
 
 Var Context::Result(Tensor value, std::initializer_list<Var> inputs, Vjp vjp) {
-  if (!recording_ || std::none_of(inputs.begin(), inputs.end(), Wanted))
+  if (!recording_ || std::none_of(inputs.begin(), inputs.end(), HasGrad))
     return Var(std::move(value));
   Var out = Leaf(std::move(value));
   Record([node = out.grad(), vjp = std::move(vjp)](Context& ctx) {
@@ -93,7 +114,7 @@ Var Context::Result(Tensor value, std::initializer_list<Var> inputs, Vjp vjp) {
 
 std::vector<Var> Context::Results(std::vector<Tensor> values, const std::vector<Var>& inputs,
                                   Vjps vjps) {
-  const bool wanted = recording_ && std::any_of(inputs.begin(), inputs.end(), Wanted);
+  const bool wanted = recording_ && std::any_of(inputs.begin(), inputs.end(), HasGrad);
   std::vector<Var> out;
   std::vector<GradRef> nodes;
   for (Tensor& v : values) {
@@ -260,7 +281,7 @@ Context::Vars Context::Recompute(const Vars& xs,
     const Phase phase = std::exchange(ctx.phase_, Phase::kRecompute);
     ctx.recording_ = true;
     Vars inner;
-    for (const Var& x : xs) inner.push_back(Wanted(x) ? Leaf(x.value()) : x.Detach());
+    for (const Var& x : xs) inner.push_back(HasGrad(x) ? Leaf(x.value()) : x.Detach());
     const Vars again = f(ctx, inner);
     TESSERA_CHECK(again.size() == nodes.size(), "a function of %zu results has %zu when run again",
                   nodes.size(), again.size());
@@ -268,7 +289,7 @@ Context::Vars Context::Recompute(const Vars& xs,
     ctx.phase_ = phase;
     for (size_t i = 0; i < nodes.size(); ++i) {
       if (!arrived(nodes[i])) continue;
-      if (Wanted(again[i])) ctx.AddGrad(*again[i].grad(), nodes[i]->grad, Memory::kGiven);
+      if (HasGrad(again[i])) ctx.AddGrad(*again[i].grad(), nodes[i]->grad, Memory::kGiven);
       nodes[i]->grad = Tensor();
     }
     ctx.RunTape();
@@ -284,7 +305,7 @@ Context::Vars Context::Recompute(const Vars& xs,
 
 Context::Scope::Scope(Context& ctx, const std::string& name)
     : ctx_(ctx), path_(ctx.path_), cost_(ctx.cost_), live_bytes_(ctx.arena_->live_bytes()) {
-  ctx.path_ = path_.empty() ? name : path_ + "." + name;
+  ctx.path_ = path_.empty() || name[0] == '[' ? path_ + name : path_ + "." + name;
   ctx.cost_ = ctx.counter == nullptr ? nullptr : ctx.counter->At(ctx.path_);
 }
 

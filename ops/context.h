@@ -122,9 +122,20 @@ class Context {
   // Multiplies the objective, one fp32: a micro-batch's share of the step. Ops that add an extra
   // loss's gradient use it. Undefined: 1.
   Tensor loss_scale;
-  // Named edges: what a layer with this name leaves for later layers of the same pass to read.
-  std::string edge;  // the name of the layer that runs now; empty: nobody reads it
-  std::map<std::string, std::vector<Var>> edges;
+  // What blocks leave for later blocks of the same pass to read. A block knows it by its own name,
+  // the port; whoever joins the blocks (arch/stack.h) gives each port its address on the board.
+  using Vars = std::vector<Var>;
+  struct Ports {
+    std::map<std::string, std::string> reads, leaves;  // port -> address
+  };
+  const Ports* ports = nullptr;  // of the block that runs now
+  std::map<std::string, Vars> board;
+  const Vars& Read(const std::string& port) const;
+  bool Wanted(const std::string& port) const;  // a later block reads what this one leaves there
+  void Leave(const std::string& port, Vars values);  // dropped where nobody wants it
+  // What changes a state in place, and so waits until all blocks of the pass have read it.
+  std::vector<std::function<void(Context&)>> at_end;
+  void EndPass();                                            // does it
   CostCounter* counter = nullptr;                            // may be null
   Metrics* metrics = nullptr;                                // may be null
   std::map<std::string, ExtraLoss>* extra_losses = nullptr;  // may be null
@@ -187,11 +198,11 @@ class Context {
 
   // ys = f(xs) without keeping what f's derivatives need: the backward pass runs f again. f may use
   // parameters freely; it must do the same both times. Undefined xs stay undefined.
-  using Vars = std::vector<Var>;
   Vars Recompute(const Vars& xs, const std::function<Vars(Context&, const Vars&)>& f);
 
   // --- Where we are ---
-  // Enters a part of the model for the life of the object: costs and metrics go under its path.
+  // Enters a part of the model for the life of the object: costs and metrics go under its path,
+  // where a name stands behind a dot but for one in brackets: layers[0].parallel[1].gla.
   class Scope {
    public:
     Scope(Context& ctx, const std::string& name);

@@ -150,7 +150,7 @@ class Subject {
   // Once as it is; then, on a GPU, as a graph, which is made anew for each token that is decoded,
   // since states move and grow.
   void Run(const Inputs& in) {
-    if (mode == "decode" && state_->tokens > 0) {
+    if (mode == "decode" && state_->tokens() > 0) {
       const std::vector<int32_t> next = state_->NextPositions(1);
       Upload(device_, in.position.raw(), next.data(), in.position.bytes());
     }
@@ -200,9 +200,20 @@ absl::StatusOr<std::pair<ModelConfig, int64_t>> ModelOf(const std::string& name,
                            name + "]}]}";
   TESSERA_ASSIGN_OR_RETURN(const ConfigNode node, ParseYaml(yaml, "bench"));
   ErrorList errors;
-  ModelConfig config = ReadModelConfig(node, &errors);
+  ModelConfig config = ReadModelConfig(node, {}, &errors);
   TESSERA_RETURN_IF_ERROR(errors.ToStatus());
   return std::make_pair(std::move(config), int64_t{256});
+}
+
+// Whether the model can do what the mode asks of it.
+absl::Status CheckMode(const ModelConfig& config, const std::string& mode, int64_t seq) {
+  ErrorList errors;
+  if (mode == "prefill" || mode == "decode") {
+    CheckGeneration(config.layers, &errors);
+  } else {
+    errors.Add(CheckSequences(config.layers, seq, false));
+  }
+  return errors.ToStatus();
 }
 
 // A panel a mode: tokens a second over the sequence length, a curve a subject.
@@ -254,6 +265,7 @@ int Bench(const Options& o) {
         if (const absl::Status s = CheckDevice(*device, model->first, model->second, compute);
             !s.ok())
           return Fail(s, 2);
+        if (const absl::Status s = CheckMode(model->first, mode, seq); !s.ok()) return Fail(s, 2);
         subjects.push_back(
             std::make_unique<Subject>(name, model->first, model->second, mode, seq, *device, o));
         subjects.back()->Time();

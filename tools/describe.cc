@@ -20,8 +20,8 @@ nlohmann::json CostJson(const ModelCost& c, int64_t standing_bytes,
          {"parameters", l.parameters},
          {"active_parameters", l.active_parameters},
          {"flops_per_token", {{"forward", l.forward_flops}, {"training", l.training_flops}}},
-         {"state_bytes", l.state.fixed_bytes},
-         {"kv_bytes_per_token", l.state.bytes_per_token},
+         {"state_bytes", l.state_bytes},
+         {"kv_bytes_per_token", l.kv_bytes_per_token},
          {"activation_bytes", l.activation_bytes}});
   return {{"parameters", c.parameters},
           {"active_parameters", c.active_parameters},
@@ -50,8 +50,8 @@ void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c,
               "forward F/tok", "training F/tok", "state B", "KV B/tok", "activations B");
   for (const LayerCost& l : c.layers)
     std::printf("  %-28s %12ld %12ld %14.0f %14.0f %12ld %10ld %14ld\n", l.path.c_str(),
-                l.parameters, l.active_parameters, l.forward_flops, l.training_flops,
-                l.state.fixed_bytes, l.state.bytes_per_token, l.activation_bytes);
+                l.parameters, l.active_parameters, l.forward_flops, l.training_flops, l.state_bytes,
+                l.kv_bytes_per_token, l.activation_bytes);
   std::printf("  %-28s %12ld %12ld %14.0f %14.0f %12ld %10ld %14ld\n", "total", c.parameters,
               c.active_parameters, c.forward_flops, c.training_flops, c.state_bytes,
               c.kv_bytes_per_token, c.activation_bytes);

@@ -53,6 +53,9 @@ int Eval(const Options& o) {
           }};
   const absl::StatusOr<Dataset> data = Dataset::Open(source, run->tokenizer, T, listener);
   if (!data.ok()) return Fail(data.status(), CodeOf(data.status()));
+  if (const absl::Status s = CheckSequences(run->model->config().layers, T, data->has_documents());
+      !s.ok())
+    return Fail(s, kMistake);
   const PassMemory memory = MeasureMemory(t.precision, [&, B = B, T = T](Context& ctx) {
     ctx.position = ctx.New({B, T}, DType::kI32);
     run->model->Loss(ctx, ctx.New({B, T}, DType::kI32), ctx.New({B, T}, DType::kI32));

@@ -23,7 +23,7 @@ std::string CostTable(const ModelCost& cost) {
   for (const LayerCost& l : cost.layers)
     absl::StrAppendFormat(&html, "<tr><td>%s<td>%d<td>%d<td>%.0f<td>%.0f<td>%d<td>%d</tr>\n",
                           l.path, l.parameters, l.active_parameters, l.forward_flops,
-                          l.training_flops, l.state.fixed_bytes, l.state.bytes_per_token);
+                          l.training_flops, l.state_bytes, l.kv_bytes_per_token);
   absl::StrAppendFormat(&html, "<tr><th>total<th>%d<th>%d<th>%.0f<th>%.0f<th>%d<th>%d</tr></table>",
                         cost.parameters, cost.active_parameters, cost.forward_flops,
                         cost.training_flops, cost.state_bytes, cost.kv_bytes_per_token);

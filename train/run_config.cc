@@ -36,6 +36,11 @@ void DataKeys::Fields(FieldList& f) {
       .OnlyWith("`tokens`, a binary file of ids", has_tokens);
 }
 
+bool DataKeys::HasDocuments() const {
+  return !jsonl.empty() || (!text.empty() && !document_separator.empty()) ||
+         (!tokens.empty() && document_id.has_value());
+}
+
 DataConfig DataKeys::Config() const {
   return {.format = !text.empty()    ? DataConfig::Format::kText
                     : !jsonl.empty() ? DataConfig::Format::kJsonl
@@ -96,28 +101,36 @@ std::vector<Field> TopFields(RunConfig* config) {
   return top.all();
 }
 
+void ReadTrain(const ConfigNode& node, TrainConfig* train, ErrorList* errors) {
+  node.read = true;
+  FieldList fields;
+  train->Fields(fields);
+  ReadMap(node, fields, "train", errors);
+  const DataKeys& d = train->data;
+  if ((d.text.empty() ? 0 : 1) + (d.jsonl.empty() ? 0 : 1) + (d.tokens.empty() ? 0 : 1) > 1)
+    errors->Add(node.Error("train.data has more than one of text, jsonl, tokens; keep one"));
+  if (errors->empty() && CheckedProduct({train->batch, train->seq}) > kMaxTokens)
+    errors->Add(node.Error(absl::StrCat("train.batch x train.seq = ", train->batch, " x ",
+                                        train->seq, " tokens a micro-batch; at most ", kMaxTokens,
+                                        ". Use train.accumulate for larger steps")));
+}
+
 absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
                                    const std::vector<std::string>& overrides) {
   for (const std::string& o : overrides) TESSERA_RETURN_IF_ERROR(Override(&root, o));
   RunConfig config{.name = name};
-  ErrorList errors;
+  ErrorList errors, train_errors;
   root.read = true;
   MapReader reader(root, "the config", &errors);
-  if (const ConfigNode* model = reader.Require("model", "the model"))
-    config.model = ReadModelConfig(*model, &errors);
-  if (const ConfigNode* train = reader.Take("train")) {
-    train->read = true;
-    FieldList fields;
-    config.train.Fields(fields);
-    ReadMap(*train, fields, "train", &errors);
-    const DataKeys& d = config.train.data;
-    if ((d.text.empty() ? 0 : 1) + (d.jsonl.empty() ? 0 : 1) + (d.tokens.empty() ? 0 : 1) > 1)
-      errors.Add(train->Error("train.data has more than one of text, jsonl, tokens; keep one"));
-    if (errors.empty() && CheckedProduct({config.train.batch, config.train.seq}) > kMaxTokens)
-      errors.Add(train->Error(absl::StrCat("train.batch x train.seq = ", config.train.batch, " x ",
-                                           config.train.seq, " tokens a micro-batch; at most ",
-                                           kMaxTokens, ". Use train.accumulate for larger steps")));
-  }
+  // The model's layers are told how long a sequence is; its mistakes come first all the same.
+  const ConfigNode* const model = reader.Require("model", "the model");
+  if (const ConfigNode* train = reader.Take("train"))
+    ReadTrain(*train, &config.train, &train_errors);
+  if (model != nullptr)
+    config.model = ReadModelConfig(
+        *model, {.max_tokens = config.train.seq, .packed = config.train.data.HasDocuments()},
+        &errors);
+  errors.Add(train_errors);
   reader.Finish(TopFields(&config));
   if (errors.empty()) ReportUnread(root, &errors);
   TESSERA_RETURN_IF_ERROR(errors.ToStatus());
@@ -148,6 +161,23 @@ absl::StatusOr<RunConfig> ParseRunConfig(const std::string& text, const std::str
   return FromTree(std::move(root), name, overrides);
 }
 
+namespace {
+
+void WarnOfShares(const StackConfig& stack, std::vector<std::string>* warnings) {
+  std::map<std::string, int> shared;
+  for (const LayerConfig& l : stack.list) {
+    if (!l.share.empty()) ++shared[l.share];
+    for (const BranchConfig& b : l.branches)
+      for (const HeldLayers& held : b.config->Layers()) WarnOfShares(*held.layers, warnings);
+  }
+  for (const auto& [name, layers] : shared)
+    if (layers == 1)
+      warnings->push_back(absl::StrCat(
+          "share: ", name, " is the name of one layer alone: its weights are shared with none"));
+}
+
+}  // namespace
+
 std::vector<std::string> Warnings(const RunConfig& config) {
   const TrainConfig& t = config.train;
   const TrainConfig defaults;
@@ -166,15 +196,7 @@ std::vector<std::string> Warnings(const RunConfig& config) {
   if (t.save_every > last && t.save_every != defaults.save_every)
     warnings.push_back(absl::StrCat("train.save_every = ", t.save_every, " exceeds the ", last,
                                     " steps of the run: only its end is saved"));
-  std::map<std::string, int> shared;
-  for (const LayerConfig& l : config.model.layers)
-    if (!l.share.empty()) ++shared[l.share];
-  for (const auto& [name, layers] : shared)
-    if (layers == 1)
-      warnings.push_back(
-          absl::StrCat("share: ", name,
-                       " is the name of one layer alone: its weights are shared with "
-                       "none"));
+  WarnOfShares(config.model.layers, &warnings);
   return warnings;
 }
 

@@ -24,6 +24,7 @@ struct DataKeys {
 
   void Fields(FieldList& f);
   DataConfig Config() const;
+  bool HasDocuments() const;  // of which a sequence may hold several
 };
 
 // The `train:` part of a config.

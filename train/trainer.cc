@@ -25,7 +25,7 @@ std::map<std::string, int64_t> MetricSizes(const RunConfig& config, int64_t voca
     const Model model(config.model, vocab_size, &parameters);
     Metrics metrics;
     ctx.metrics = &metrics;
-    const Tensor ids = ctx.New({1, 1}, DType::kI32);
+    const Tensor ids = ctx.New({1, model.least_tokens()}, DType::kI32);
     ctx.position = ids;
     TrainPass(ctx, model, ids, ids, ctx.New({1}, DType::kF32));
     for (const auto& [key, value] : metrics) sizes[key.first + "." + key.second] = value.elements();

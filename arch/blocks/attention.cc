@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "arch/block.h"
+#include "arch/parts/norm.h"
 #include "arch/registry.h"
 #include "core/sizes.h"
 #include "ops/norm.h"
@@ -101,7 +102,8 @@ struct AttentionConfig {
           "what a checkpoint without k_bias has");
     f.Add("gate", gate, "multiply the output by sigmoid of a projection of the input");
     f.Add("kv_from", kv_from,
-          "read the keys and values of the earlier attention layer of this name; have none");
+          "read the keys and values of an earlier layer, by its name, or of the `first` layer of "
+          "attention (all but it have none of their own) or the `previous` one that has them");
   }
   absl::Status Check(const BlockShape& in) const {
     const auto bad = [](const std::string& what) { return absl::InvalidArgumentError(what); };
@@ -132,19 +134,21 @@ struct AttentionConfig {
     if (rope) return rope->scaling.Check();
     return absl::OkStatus();
   }
-  std::string Source() const { return kv_from; }
-  absl::Status CheckSource(const AttentionConfig& source, const BlockShape& in) const {
-    if (!source.kv_from.empty())
-      return absl::InvalidArgumentError("has no keys of its own; read from " + source.kv_from);
-    if (source.kv() != kv() || source.Width(in.D) != Width(in.D))
-      return absl::InvalidArgumentError(
-          "has " + std::to_string(source.kv()) + " key heads of " +
-          std::to_string(source.Width(in.D)) + ", this one wants " + std::to_string(kv()) + " of " +
-          std::to_string(Width(in.D)) + "; make kv_heads and head_dim equal");
-    if (source.window && (!window || *window > *source.window))
-      return absl::InvalidArgumentError("remembers " + std::to_string(*source.window) +
-                                        " keys; this one's window must not be wider");
-    return absl::OkStatus();
+  // Keys and values, each kv_heads x head_dim a token.
+  Port Kv(const BlockShape& in) const {
+    const std::vector<int64_t> heads = {kv(), Width(in.D)};
+    return {.name = "kv", .values = {heads, heads}, .reach = window.value_or(-1)};
+  }
+  std::vector<PortRead> Reads(const BlockShape& in) const {
+    if (kv_from.empty()) return {};
+    return {{.port = Kv(in),
+             .from = kv_from,
+             .key = "kv_from",
+             .fix = "make kv_heads and head_dim equal, and this window no wider"}};
+  }
+  std::vector<Port> Provides(const BlockShape& in) const {
+    if (in.Reads("kv")) return {};
+    return {Kv(in)};
   }
   int64_t kv() const { return kv_heads.value_or(heads); }
   int64_t Width(int64_t D) const { return head_dim.value_or(D / heads); }
@@ -154,13 +158,14 @@ class AttentionBlock final : public Block {
  public:
   AttentionBlock(const AttentionConfig& c, const BlockShape& in, Parameters& p)
       : config_(c),
+        reads_kv_(in.Reads("kv")),
         width_(c.Width(in.D)),
         q_(p.Linear("q", {{.rows = c.heads * width_}}, in.D)),
         out_(p.Linear(
             "out",
             {{.rows = in.D, .init = Normal(0.02 / std::sqrt(2 * static_cast<double>(in.layers)))}},
             c.heads * width_)) {
-    if (c.kv_from.empty()) {
+    if (!reads_kv_) {
       k_ = p.Linear("k", {{.rows = c.kv() * width_}}, in.D);
       v_ = p.Linear("v", {{.rows = c.kv() * width_}}, in.D);
       if (c.bias == Biases::kAll) k_.bias = p.Bias("k_bias", c.kv() * width_);
@@ -182,30 +187,27 @@ class AttentionBlock final : public Block {
   Var Forward(Context& ctx, const Var& x, State* state) const override {
     const AttentionConfig& c = config_;
     Var q = Linear(ctx, x, q_);
-    if (c.qk_norm) q = RmsNorm(ctx, q, q_norm_, 1e-6f, c.heads);
+    if (c.qk_norm) q = RmsNorm(ctx, q, q_norm_, kHeadNormEps, c.heads);
     if (c.rope) q = Rope(ctx, q, c.heads, rotation_);
-    const KeysValues kv = c.kv_from.empty() ? Own(ctx, x, state) : ctx.edges.at(c.kv_from);
-    TESSERA_CHECK(
-        c.kv_from.empty() || !kv[kPastK].defined() || state->capacity == 0 || x.dim(1) == 1,
-        "a chunk of %ld tokens reads keys that its source has overwritten", x.dim(1));
+    const KeysValues kv = reads_kv_ ? ctx.Read("kv") : Own(ctx, x, state);
     const AttentionOptions options{.heads = c.heads,
                                    .kv_heads = c.kv(),
                                    .window = c.window.value_or(0),
                                    .scale = 1 / std::sqrt(static_cast<float>(width_)),
                                    .soft_cap = static_cast<float>(c.soft_cap.value_or(0))};
     Var o = Attention(ctx, q, kv[kK], kv[kV], Past(kv, state), options);
-    if (c.kv_from.empty()) {
+    if (!reads_kv_) {
       if (state != nullptr) Remember(ctx, kv[kK], kv[kV], state);
-      if (!ctx.edge.empty()) ctx.edges[ctx.edge] = kv;
+      ctx.Leave("kv", kv);
     }
     if (c.gate) o = Gated(ctx, Activation::kSigmoid, Linear(ctx, x, gate_), o);
     return Linear(ctx, o, out_);
   }
 
   StateSize States(DType compute) const override {
-    if (!config_.kv_from.empty()) return {};
-    return {.bytes_per_token = 2 * config_.kv() * width_ * SizeOf(compute),
-            .max_tokens = config_.window ? *config_.window - 1 : -1};
+    if (reads_kv_) return {};
+    return {.caches = {{.bytes_per_token = 2 * config_.kv() * width_ * SizeOf(compute),
+                        .max_tokens = config_.window ? *config_.window - 1 : -1}}};
   }
 
  private:
@@ -216,17 +218,16 @@ class AttentionBlock final : public Block {
   KeysValues Own(Context& ctx, const Var& x, State* state) const {
     Var k = Linear(ctx, x, k_);
     const Var v = Linear(ctx, x, v_);
-    if (config_.qk_norm) k = RmsNorm(ctx, k, k_norm_, 1e-6f, config_.kv());
+    if (config_.qk_norm) k = RmsNorm(ctx, k, k_norm_, kHeadNormEps, config_.kv());
     if (config_.rope) k = Rope(ctx, k, config_.kv(), rotation_);
     if (state == nullptr) return {k, v, Var(), Var()};
     return {k, v, state->At("k"), state->At("v")};
   }
 
-  // Rows of the ring that holds the cache in generation. A window of W keys needs the W - 1 before
-  // a token; with one row more the token's own overwrites none that a layer which reads this one's
-  // keys has yet to see.
+  // Rows of the ring that holds the cache in generation: a window of W keys needs the W - 1 before
+  // a token.
   int64_t Capacity(const State& s) const {
-    return config_.window ? std::min(*config_.window, s.capacity) : s.capacity;
+    return config_.window ? std::min(*config_.window - 1, s.capacity) : s.capacity;
   }
 
   KvPast Past(const KeysValues& kv, const State* state) const {
@@ -250,14 +251,23 @@ class AttentionBlock final : public Block {
         cache = LastRows(ctx, cache, *rows, keep);
         continue;
       }
-      const int64_t capacity = Capacity(*state);
+      const int64_t capacity = Capacity(*state), first = state->tokens % capacity;
       if (!cache.defined())
         cache = Var(ctx.New({rows->dim(0), capacity, rows->dim(2)}, rows->dtype()));
-      WriteRows(ctx, cache.value(), state->tokens % capacity, rows->value());
+      const auto write = [ring = cache.value(), first, rows = rows->value()](Context& ctx) {
+        WriteRows(ctx, ring, first, rows);
+      };
+      // Layers that read these keys have yet to see the rows that the new ones overwrite.
+      if (ctx.Wanted("kv")) {
+        ctx.at_end.push_back(write);
+      } else {
+        write(ctx);
+      }
     }
   }
 
   AttentionConfig config_;
+  bool reads_kv_;
   int64_t width_;
   Projection q_, k_, v_, out_, gate_;
   Var q_norm_, k_norm_;

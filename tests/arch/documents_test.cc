@@ -21,7 +21,7 @@ class DocumentsTest : public ::testing::Test {
     const absl::StatusOr<ConfigNode> node = ParseYaml("{d_model: 16, layers: " + layers + "}", "m");
     ASSERT_TRUE(node.ok()) << node.status();
     ErrorList errors;
-    const ModelConfig config = ReadModelConfig(*node, &errors);
+    const ModelConfig config = ReadModelConfig(*node, {}, &errors);
     ASSERT_TRUE(errors.ToStatus().ok()) << errors.ToStatus();
     model_ = std::make_unique<Model>(config, kVocab, &parameters_);
     parameters_.Initialise(1);
@@ -99,7 +99,7 @@ TEST_F(DocumentsTest, AStateOfPackedChunksKnowsWhereTheyBegin) {
     state.StartDocument(0, 0);
     chunk(7, 13, {0, 1, 2, 3, 4, 5});
     EXPECT_EQ(state.NextPositions(2), (std::vector<int32_t>{6, 7}));
-    EXPECT_EQ(state.tokens, 13);
+    EXPECT_EQ(state.tokens(), 13);
     std::vector<float> want;
     for (const auto& [from, to] : {std::pair<int64_t, int64_t>{0, 5}, {5, 7}, {7, 13}}) {
       std::vector<int32_t> position;

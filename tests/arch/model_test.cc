@@ -20,7 +20,7 @@ constexpr int64_t kVocab = 32, kB = 2, kT = 12;
 absl::StatusOr<ModelConfig> Read(const std::string& text) {
   TESSERA_ASSIGN_OR_RETURN(const ConfigNode node, ParseYaml(text, "m"));
   ErrorList errors;
-  ModelConfig config = ReadModelConfig(node, &errors);
+  ModelConfig config = ReadModelConfig(node, {}, &errors);
   TESSERA_RETURN_IF_ERROR(errors.ToStatus());
   return config;
 }
@@ -146,8 +146,14 @@ const char* const kGraphs[] = {
     "[{mlp: {d_ff: 8}, name: early}, gla, {mlp: {d_ff: 8}, input: early}]",
     "[{attention: {heads: 2}, name: keys}, mlp, {attention: {heads: 2, kv_from: keys}}]",
     "[{attention: {heads: 4, kv_heads: 2, window: 5, qk_norm: true, bias: true}, name: keys}, "
-    "{attention: {heads: 2, kv_heads: 2, head_dim: 4, window: 3, kv_from: keys}}]",
+    "{attention: {heads: 2, kv_heads: 2, head_dim: 4, window: 3, kv_from: keys}}, gla]",
     "[{mlp: {d_ff: 8}, recompute: true}, {gla: {heads: 2}, recompute: true, norm: sandwich}]",
+    "[{mlp: {d_ff: 8}, residual: false, norm: sandwich}, {gla: {heads: 2}, residual: false}]",
+    "[{recurrent: {layers: [{gla: {heads: 2}}, {attention: {heads: 2, window: 4}}]}}]",
+    "[{mlp: {d_ff: 8}, name: a}, {recurrent: {steps: 2, inject: true, layers: [{mlp: {d_ff: 8}, "
+    "input: a}, {gla: {heads: 2}}]}, residual: false, norm: none, recompute: true}]",
+    "[{attention: {heads: 2}, name: a}, {recurrent: {layers: [{attention: {heads: 2, kv_from: a}, "
+    "recompute: true}, {mlp: {d_ff: 8}, name: a}, {mlp: {d_ff: 8}, input: a}], steps: 2}}]",
 };
 
 // Along the gradient itself, the loss rises as the gradient says.
@@ -187,9 +193,9 @@ TEST(Model, StatesOfEveryGraphContinueWhereTheChunkBeforeEnded) {
     SCOPED_TRACE(graph);
     Net net(graph);
     const std::vector<float> whole = net.Logits({kT}, 0);
-    const std::vector<std::vector<float>> others = {net.Logits({5, 1, 4, 2}, 0),
-                                                    net.Logits(tokens, 0), net.Logits(tokens, kT),
-                                                    net.Logits({7, 1, 1, 1, 1, 1}, kT)};
+    const std::vector<std::vector<float>> others = {
+        net.Logits({5, 1, 4, 2}, 0), net.Logits(tokens, 0), net.Logits(tokens, kT),
+        net.Logits({7, 1, 1, 1, 1, 1}, kT), net.Logits({5, 1, 4, 2}, kT)};
     for (const std::vector<float>& other : others)
       for (size_t i = 0; i < whole.size(); ++i) ASSERT_NEAR(whole[i], other[i], 2e-4);
   }
@@ -230,9 +236,6 @@ TEST(Model, RecomputedLayersPassStatesOn) {
   }
 }
 
-// A copy's layers would point into the config of the first.
-static_assert(!std::is_copy_constructible_v<Model> && !std::is_move_constructible_v<Model>);
-
 TEST(Model, SharedLayersHaveOneSetOfWeights) {
   Net shared("[{gla: {heads: 2}, share: a}, {gla: {heads: 2}, share: a}]"),
       apart("[{gla: {heads: 2}}, {gla: {heads: 2}}]"), one("[{gla: {heads: 2}}]");
@@ -245,6 +248,38 @@ TEST(Model, SharedLayersHaveOneSetOfWeights) {
       std::copy_n(p.var.data<float>(), n, apart.At(twin.replace(at, 9, "layers[1]")));
   }
   EXPECT_EQ(shared.Loss(), apart.Loss());
+}
+
+// Layers that run n times are n layers that share their weights.
+TEST(Model, RecurrentLayersAreSharedLayers) {
+  Net loop(
+      "[{recurrent: {steps: 2, layers: [{gla: {heads: 2}}, {mlp: {d_ff: 8}}]}, norm: none, "
+      "residual: false}]"),
+      list(
+          "[{gla: {heads: 2}, share: a}, {mlp: {d_ff: 8}, share: b}, {gla: {heads: 2}, share: a}, "
+          "{mlp: {d_ff: 8}, share: b}]");
+  EXPECT_EQ(loop.parameters().all().size(), list.parameters().all().size());
+  for (const Parameter& p : loop.parameters().all()) {
+    std::string twin = p.name;
+    if (twin.starts_with("layers[0].recurrent.")) twin = twin.substr(20);
+    std::copy_n(p.var.data<float>(), p.var.shape().elements(), list.At(twin));
+  }
+  EXPECT_NEAR(loop.Loss(), list.Loss(), 1e-5);
+}
+
+TEST(Model, RecurrentLayersReadTheInputAgainWhereAsked) {
+  const std::string mlp = "{mlp: {d_ff: 8}, norm: none, residual: false, share: a}";
+  Net loop(
+      "[{recurrent: {steps: 2, inject: true, layers: [{mlp: {d_ff: 8}, norm: none, residual: "
+      "false}]}, norm: none, residual: false}]"),
+      // S(S(x) + x): the first layer adds x to its output.
+      list("[{mlp: {d_ff: 8}, norm: none, share: a}, " + mlp + "]");
+  for (const Parameter& p : loop.parameters().all()) {
+    std::string twin = p.name;
+    if (twin.starts_with("layers[0].recurrent.")) twin = twin.substr(20);
+    std::copy_n(p.var.data<float>(), p.var.shape().elements(), list.At(twin));
+  }
+  EXPECT_NEAR(loop.Loss(), list.Loss(), 1e-5);
 }
 
 TEST(Model, MeanIsTheSumScaledByTheBranches) {
@@ -280,30 +315,124 @@ TEST(Model, ReadersOfKeysRememberNothing) {
   EXPECT_EQ(cost.kv_bytes_per_token, 2 * 16 * 4);
 }
 
+// The parameters of a graph whose names end in `name`, by their layer.
+std::vector<std::string> WithParameter(const std::string& graph, const std::string& name) {
+  Net net(graph);
+  std::vector<std::string> layers;
+  for (const Parameter& p : net.parameters().all())
+    if (p.name.ends_with("." + name))
+      layers.push_back(p.name.substr(0, p.name.size() - name.size() - 1));
+  return layers;
+}
+
+TEST(Model, PortsAreReadFromTheFirstThePreviousOrANamedLayer) {
+  using Layers = std::vector<std::string>;
+  // All but the first read the first, which is one config repeated.
+  EXPECT_EQ(
+      WithParameter("[mlp, {repeat: 3, layers: [{attention: {heads: 2, kv_from: first}}]}]", "k"),
+      Layers{"layers[1].attention"});
+  // Pairs: each second one reads the one before.
+  EXPECT_EQ(WithParameter("[{repeat: 2, layers: [{attention: {heads: 2}}, gla, {attention: {heads: "
+                          "2, kv_from: previous}}]}]",
+                          "k"),
+            (Layers{"layers[0].attention", "layers[3].attention"}));
+  // A name goes before the words, and a branch provides as a layer does.
+  EXPECT_EQ(WithParameter("[{attention: {heads: 4}}, {parallel: {branches: [mlp, {attention: "
+                          "{heads: 2}}]}, name: first}, {attention: {heads: 2, kv_from: first}}]",
+                          "k"),
+            (Layers{"layers[0].attention", "layers[1].parallel[1].attention"}));
+  // The layers inside see those outside before them.
+  EXPECT_EQ(WithParameter("[{attention: {heads: 2}}, {recurrent: {layers: [{attention: {heads: 2, "
+                          "kv_from: first}}, {attention: {heads: 2, kv_from: previous}}]}}]",
+                          "k"),
+            Layers{"layers[0].attention"});
+}
+
+// A reader has the result that it would have with the weights and the input of the one it reads.
+TEST(Model, WhatIsReadFromAPortIsWhatWasLeftThere) {
+  const std::string source = "{attention: {heads: 2, rope: none}, name: a, norm: none, ";
+  Net reads("[" + source +
+            "residual_scale: 0}, {attention: {heads: 2, rope: none, kv_from: a}, "
+            "norm: none}]"),
+      own("[" + source + "residual_scale: 0}, {attention: {heads: 2, rope: none}, norm: none}]");
+  for (const Parameter& p : reads.parameters().all())
+    std::copy_n(p.var.data<float>(), p.var.shape().elements(), own.At(p.name));
+  for (const char* w : {"k", "v"})
+    std::copy_n(reads.At(std::string("layers[0].attention.") + w), 16 * 16,
+                own.At(std::string("layers[1].attention.") + w));
+  EXPECT_EQ(reads.Loss(), own.Loss());
+}
+
+// Layers that run again read ports and leave them: the same gradients.
+TEST(Model, PortsPassThroughLayersThatRunAgain) {
+  for (const std::string graph :
+       {"[{attention: {heads: 2}, name: a*}, gla, {attention: {heads: 2, kv_from: a}*}]",
+        "[{attention: {heads: 2, window: 4}, name: a*}, {parallel: {branches: [mlp, {attention: "
+        "{heads: 2, window: 3, kv_from: first}}]}*}, {mlp: {d_ff: 8}, input: a*}]",
+        "[{attention: {heads: 2}, name: a*}, {recurrent: {layers: [{attention: {heads: 2, kv_from: "
+        "a}*}, {attention: {heads: 2}*}, {attention: {heads: 2, kv_from: previous}*}, {mlp: {d_ff: "
+        "8}, input: a*}]}*}]"}) {
+    SCOPED_TRACE(graph);
+    const auto with = [&](const std::string& more) {
+      std::string text;
+      for (const char c : graph) text += c == '*' ? more : std::string(1, c);
+      return text;
+    };
+    Net plain(with("")), again(with(", recompute: true"));
+    for (const std::vector<int64_t>& chunks : {std::vector<int64_t>{kT}, {5, 1, 4, 2}}) {
+      CostCounter plain_cost, again_cost;
+      const auto want = plain.ChunkGradients(chunks, &plain_cost);
+      const auto got = again.ChunkGradients(chunks, &again_cost);
+      ASSERT_EQ(got.size(), want.size());
+      EXPECT_EQ(want.size() + 1, plain.parameters().all().size()) << "all but the head's";
+      EXPECT_GT(again_cost.Total().recompute.flops, 0);
+      for (const auto& [name, g] : want)
+        for (size_t i = 0; i < g.size(); ++i)
+          ASSERT_NEAR(got.at(name)[i], g[i], 1e-4 * (1 + std::abs(g[i]))) << name << " " << i;
+    }
+  }
+}
+
 TEST(Model, MistakesInTheGraphAreTold) {
   const auto told = [](const std::string& layers) {
     return std::string(Read("{d_model: 16, layers: " + layers + "}").status().message());
   };
-  const std::string source = "{attention: {heads: 2, window: 4}, name: a}", at = "m:1:23: ";
+  const std::string source = "{attention: {heads: 2, window: 4}, name: a}";
   EXPECT_EQ(told("[{attention: {kv_from: a}}]"),
-            at + "layers[0].attention: no earlier layer has the name 'a'");
+            "m:1:25: layers[0].attention: kv_from: no earlier layer has the name 'a'");
+  EXPECT_EQ(told("[{attention: {kv_from: a}}, {attention: {}, name: a}]"),
+            "m:1:25: layers[0].attention: kv_from: no earlier layer has the name 'a'; "
+            "layers[1].attention, which has it, is not before this one");
   EXPECT_EQ(told("[{gla: {}, name: a}, {attention: {kv_from: a}}]"),
-            at + "layers[1].attention: the layer 'a' is a layer of another kind");
+            "m:1:45: layers[1].attention: kv_from: the layer 'a', layers[0].gla, provides no kv");
+  EXPECT_EQ(told("[gla, {attention: {kv_from: previous}}]"),
+            "m:1:30: layers[1].attention: kv_from: no earlier layer provides kv");
   EXPECT_EQ(told("[" + source + ", {attention: {heads: 4, window: 4, kv_from: a}}]"),
-            at + "layers[1].attention: the layer 'a' has 2 key heads of 8, this one wants 4 of 4; "
-                 "make kv_heads and head_dim equal");
+            "m:1:70: layers[1].attention: kv_from: the layer 'a', layers[0].attention, provides kv "
+            "of 2 x 8, 2 x 8 a token, and this one reads 4 x 4, 4 x 4; make kv_heads and head_dim "
+            "equal, and this window no wider");
   EXPECT_EQ(told("[" + source + ", {attention: {heads: 2, kv_from: a}}]"),
-            at + "layers[1].attention: the layer 'a' remembers 4 keys; this one's window must not "
-                 "be wider");
-  EXPECT_EQ(told("[{attention: {heads: 2}, name: a, recompute: true}, {attention: {heads: 2, "
-                 "kv_from: a}}]"),
-            at + "layers[1].attention: the layer 'a' has recompute: true, so what it leaves cannot "
-                 "be read");
-  EXPECT_EQ(told("[{mlp: {}, name: a}, {mlp: {}, input: a, recompute: true}]"),
-            at + "layers[1].mlp: recompute: a layer that reads another keeps its activations; "
-                 "leave it out");
+            "m:1:70: layers[1].attention: kv_from: the layer 'a', layers[0].attention, provides kv "
+            "of the last 4 tokens, and this one reads that of all tokens; make kv_heads and "
+            "head_dim equal, and this window no wider");
+  EXPECT_EQ(
+      told("[" + source +
+           ", {attention: {heads: 2, kv_from: a, window: 3}, name: b}, "
+           "{attention: {heads: 2, kv_from: b, window: 2}}]"),
+      "m:1:127: layers[2].attention: kv_from: the layer 'b', layers[1].attention, provides no "
+      "kv");
+  EXPECT_EQ(
+      told("[{parallel: {branches: [{attention: {heads: 2}}, {attention: {heads: 2}}]}, name: "
+           "a}, {attention: {heads: 2, kv_from: a}}]"),
+      "m:1:110: layers[1].attention: kv_from: the layer 'a', layers[0].parallel, has several "
+      "branches that provide kv; read from a layer of one");
   EXPECT_EQ(told("[{mlp: {}, share: s}, {gla: {}, share: s}]"),
-            at + "layers[1].gla: share: s is the name of another kind of layer, layers[0].mlp");
+            "m:1:46: layers[1].gla: share: s is the name of another kind of layer, layers[0].mlp");
+  EXPECT_EQ(told("[{attention: {heads: 2, kv_from: first}, share: s}, {attention: {heads: 2, "
+                 "kv_from: first}, share: s}]"),
+            "m:1:76: layers[1].attention: share: s is the name of another kind of layer, "
+            "layers[0].attention")
+      << "one has keys, the other reads them";
 }
 
 }  // namespace

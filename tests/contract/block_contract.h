@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "arch/block.h"
+
 // The block contract: what every registered block promises, checked with no test written for it. A
 // block's corners are configs at which its code takes another way (tests/blocks/block_corners.cc).
 
@@ -16,6 +18,7 @@ struct BlockCase {
   int64_t D = 64;
   // Parameters that the config leaves without an effect, as the router of a single expert.
   std::vector<std::string> idle = {};
+  const BlockType* type = nullptr;  // of a block that only a test knows; null: the registry's
 };
 
 std::vector<BlockCase> AllBlockCases();  // the defaults of every registered block, and all corners

@@ -27,7 +27,7 @@ class Generator : public ::testing::Test {
     parameters_ = std::make_unique<ParameterSet>(arena_.get(), false);
     const auto node = ParseYaml(config, "test");
     ErrorList errors;
-    model_ = std::make_unique<Model>(ReadModelConfig(*node, &errors), 64, parameters_.get());
+    model_ = std::make_unique<Model>(ReadModelConfig(*node, {}, &errors), 64, parameters_.get());
     ASSERT_TRUE(errors.empty()) << errors.ToStatus();
     parameters_->Initialise(1);
   }

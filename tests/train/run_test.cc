@@ -219,7 +219,7 @@ TEST_F(RunTest, ResolvedConfigReadsBackEqual) {
   const absl::StatusOr<RunConfig> again = ReadRunConfig(folder_ + "/again.yaml", {});
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(PrintRunConfig(*again), printed);
-  EXPECT_EQ(again->model.layers.size(), 6u);
+  EXPECT_EQ(again->model.layers.list.size(), 6u);
 }
 
 TEST_F(RunTest, MistakesAreToldAndLeaveNothingBehind) {

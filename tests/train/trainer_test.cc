@@ -58,9 +58,11 @@ RunConfig ConfigOf(const BlockType& type, const TemporaryFolder& folder) {
   std::ofstream(folder.path("text")) << std::string(2000, 'a');
   RunConfig config;
   config.model.d_model = 8;
-  config.model.layers = {
-      {.path = std::string("layers[0].") + type.name,
-       .branches = {{&type, std::shared_ptr<BlockType::Config>(type.make_config())}}}};
+  config.model.layers.list = {
+      {.branches = {{&type, std::shared_ptr<BlockType::Config>(type.make_config())}}}};
+  ErrorList errors;
+  PlaceLayers(&config.model, {}, &errors);
+  EXPECT_TRUE(errors.empty());
   config.train.data.text = folder.path("text");
   config.train.batch = 2;
   return config;
