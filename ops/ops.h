@@ -12,6 +12,7 @@
 #include "ops/scan.h"
 #include "ops/sequence.h"
 #include "ops/shape.h"
+#include "ops/time.h"
 
 // The vocabulary of block writers: every differentiable operation, on Vars, a header a family.
 // Activations are [B,T,C] of the context's compute type, parameters and states fp32. Equations,

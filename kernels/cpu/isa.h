@@ -45,4 +45,10 @@ void Run(const Args& args);
   TESSERA_KERNEL_OF(Op##Args<float>, Op) \
   TESSERA_KERNEL_OF(Op##Args<bf16>, Op)
 
+// And with XGrad(args) Gradient<XArgs<float>> and Gradient<XArgs<bf16>> (kernels/view.h).
+#define TESSERA_KERNEL_WITH_GRAD(Op)                     \
+  TESSERA_KERNEL(Op)                                     \
+  TESSERA_KERNEL_OF(Gradient<Op##Args<float>>, Op##Grad) \
+  TESSERA_KERNEL_OF(Gradient<Op##Args<bf16>>, Op##Grad)
+
 #endif  // TESSERA_KERNELS_CPU_ISA_H_

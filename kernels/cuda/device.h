@@ -102,4 +102,9 @@ __device__ __forceinline__ T FromFloat(float x) {
   TESSERA_DEVICE_KERNEL_OF(Op##Args<float>, Op) \
   TESSERA_DEVICE_KERNEL_OF(Op##Args<bf16>, Op)
 
+#define TESSERA_DEVICE_KERNEL_WITH_GRAD(Op)                     \
+  TESSERA_DEVICE_KERNEL(Op)                                     \
+  TESSERA_DEVICE_KERNEL_OF(Gradient<Op##Args<float>>, Op##Grad) \
+  TESSERA_DEVICE_KERNEL_OF(Gradient<Op##Args<bf16>>, Op##Grad)
+
 #endif  // TESSERA_KERNELS_CUDA_DEVICE_H_

@@ -4,6 +4,7 @@
 #include "core/dtype.h"
 #include "kernels/cost.h"
 #include "kernels/cuda/device.h"
+#include "kernels/view.h"
 
 // Elements of activations in registers: fp32 whatever they are in memory, several to a load, and
 // the launch that gives each of a matrix's elements to a thread.
@@ -64,6 +65,11 @@ template <class T>
 bool Aligned(const T* p, int64_t stride) {
   return p == nullptr || (reinterpret_cast<uintptr_t>(p) % 16 == 0 &&
                           stride * static_cast<int64_t>(sizeof(T)) % 16 == 0);
+}
+
+template <class T>
+bool Aligned(const View<T>& v) {
+  return Aligned(v.data, v.stride);
 }
 
 // Thread (x, y) of block b has row b * blockDim.y + y, and columns N * (x + i * blockDim.x) for

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/device/cuda_device.h"
+#include "kernels/view.h"
 
 // The program's GPU, and the call of a kernel on it.
 
@@ -20,6 +21,36 @@ CudaDevice& Cuda();
 void UseCudaDevice(CudaDevice* device);
 
 CudaDevice::Kernel FindCudaKernel(const char* op, const std::type_info& args, size_t bytes);
+
+// " x[2,64,256] y[2,16,256]": the tensors of a list that are present (kernels/view.h).
+struct ShapesOfTensors {
+  std::string text;
+  template <class V>
+  void Add(const char* name, const V& view, Sizes sizes) {
+    if (!view) return;
+    text += std::string(" ") + name;
+    char before = '[';
+    for (const int64_t size : sizes) {
+      text += before + std::to_string(size);
+      before = ',';
+    }
+    text += ']';
+  }
+  template <class V>
+  void In(const char* name, const V& view, Sizes sizes, unsigned = 0) {
+    Add(name, view, sizes);
+  }
+  template <class V>
+  void Index(const char* name, const V& view, Sizes sizes, unsigned = 0) {
+    Add(name, view, sizes);
+  }
+  template <class V>
+  void Out(const char* name, const V& view, Sizes sizes, unsigned = 0) {
+    Add(name, view, sizes);
+  }
+  template <class V>
+  void Kept(const char*, const V&, Sizes) {}
+};
 
 // " M=256 N=1024 K=256": the sizes among an op's arguments, for a message.
 template <class Args>
@@ -46,6 +77,12 @@ std::string SizesOf(const Args& args) {
   TESSERA_SIZE(L)
   TESSERA_SIZE(count)
 #undef TESSERA_SIZE
+  if constexpr (requires(Args a, ShapesOfTensors f) { a.Tensors(f); }) {
+    ShapesOfTensors shapes;
+    Args list = args;
+    list.Tensors(shapes);
+    return shapes.text;
+  }
   if constexpr (requires { args.forward; }) text += SizesOf(args.forward);
   return text;
 }

@@ -1,0 +1,157 @@
+#ifndef TESSERA_OPS_APPLY_H_
+#define TESSERA_OPS_APPLY_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/view.h"
+#include "ops/context.h"
+
+// Apply(ctx, args, inputs, indices, outputs) is an op whose kernel takes `args` (kernels/view.h):
+// sizes are set by the caller, everything else here. Inputs stand in the order of the list, an
+// undefined Var for one that is absent; so do indices, int32 tensors without a gradient. The first
+// `outputs` outputs of the list are made and returned. A tensor of another shape or type than the
+// list's is a programmer's mistake, named with both.
+
+namespace tessera {
+namespace internal {
+
+// Checks a tensor against its row in a list; the rank may differ, rows and columns may not.
+void CheckTensor(const char* op, const char* name, const Tensor& t, Sizes want, DType dtype,
+                 unsigned use);
+Shape ShapeOf(Sizes sizes);
+
+// Walks a list and gives each view its tensor.
+class Bind {
+ public:
+  Bind(Context& ctx, const char* op, const std::vector<Var>& inputs,
+       const std::vector<Tensor>& indices, size_t outputs)
+      : ctx_(ctx), op_(op), inputs_(inputs), indices_(indices), wanted_(outputs) {}
+
+  template <class T>
+  void In(const char* name, View<T>& view, Sizes sizes, unsigned use = kPlain) {
+    TESSERA_CHECK(in_ < inputs_.size(), "%s has no input for %s", op_, name);
+    const Tensor& t = inputs_[in_++].value();
+    if (!Present(name, t, use)) return;
+    CheckTensor(op_, name, t, sizes, kDTypeOf<T>, use);
+    view = {t.data<T>(), t.stride()};
+    if ((use & kUnread) == 0) held.push_back(t);
+  }
+  void Index(const char* name, View<const int32_t>& view, Sizes sizes, unsigned use = kPlain) {
+    TESSERA_CHECK(index_ < indices_.size(), "%s has no tensor for %s", op_, name);
+    const Tensor& t = indices_[index_++];
+    if (!Present(name, t, use)) return;
+    CheckTensor(op_, name, t, sizes, DType::kI32, use | kDense);
+    view = {t.data<int32_t>(), t.stride()};
+    held.push_back(t);
+  }
+  template <class T>
+  void Out(const char*, View<T>& view, Sizes sizes, unsigned use = kPlain) {
+    if (outputs.size() == wanted_) return;
+    const Tensor t = ctx_.New(ShapeOf(sizes), kDTypeOf<T>);
+    view = {t.data<T>(), t.stride()};
+    outputs.push_back(t);
+    if ((use & kReread) != 0) held.push_back(t);
+  }
+  // Made for the derivative alone, which finds it as the forward pass left it.
+  template <class T>
+  void Kept(const char*, View<T>& view, Sizes sizes) {
+    const Shape shape = ShapeOf(sizes);
+    if (!ctx_.recording() || shape.elements() == 0) return;
+    const Tensor t = ctx_.New(shape, kDTypeOf<T>);
+    view = {t.data<T>(), t.stride()};
+    held.push_back(t);
+  }
+  void Finish() const;
+
+  std::vector<Tensor> outputs, held;
+
+ private:
+  bool Present(const char* name, const Tensor& t, unsigned use) const;
+
+  Context& ctx_;
+  const char* op_;
+  const std::vector<Var>& inputs_;
+  const std::vector<Tensor>& indices_;
+  size_t wanted_, in_ = 0, index_ = 0;
+};
+
+// Leaves in the forward arguments only what the tape keeps.
+struct Forget {
+  template <class T>
+  void In(const char*, View<T>& view, Sizes, unsigned use = kPlain) {
+    if ((use & kUnread) != 0) view.data = nullptr;
+  }
+  void Index(const char*, View<const int32_t>&, Sizes, unsigned = kPlain) {}
+  template <class T>
+  void Out(const char*, View<T>& view, Sizes, unsigned use = kPlain) {
+    if ((use & kReread) == 0) view.data = nullptr;
+  }
+  template <class T>
+  void Kept(const char*, View<T>&, Sizes) {}
+};
+
+// Gives the gradients of a list their places.
+class Place {
+ public:
+  Place(Context& ctx, const char* op, const std::vector<GradRef>& to,
+        std::span<const Tensor> arrived)
+      : ctx_(ctx), op_(op), to_(to), arrived_(arrived) {}
+  template <class T>
+  void In(const char* name, View<T>& view, Sizes, unsigned use = kPlain) {
+    const GradSlot slot = ctx_.GradOf(to_[in_++]);
+    view = {};
+    if (!slot.wanted()) return;
+    TESSERA_CHECK((use & kDense) == 0 || slot.tensor.contiguous(),
+                  "%s writes the gradient of %s without gaps", op_, name);
+    view = {slot.data<T>(), slot.stride(), slot.mode};
+  }
+  void Index(const char*, View<const int32_t>& view, Sizes, unsigned = kPlain) { view = {}; }
+  template <class T>
+  void Out(const char* name, View<T>& view, Sizes, unsigned use = kPlain) {
+    view = {};
+    if (out_ == arrived_.size() || !arrived_[out_++].defined()) return;
+    const Tensor& t = arrived_[out_ - 1];
+    TESSERA_CHECK((use & kDense) == 0 || t.contiguous(), "%s reads the gradient of %s without gaps",
+                  op_, name);
+    view = {t.data<T>(), t.stride()};
+  }
+  template <class T>
+  void Kept(const char*, View<T>& view, Sizes) {
+    view = {};
+  }
+
+ private:
+  Context& ctx_;
+  const char* op_;
+  const std::vector<GradRef>& to_;
+  std::span<const Tensor> arrived_;
+  size_t in_ = 0, out_ = 0;
+};
+
+}  // namespace internal
+
+template <class Args>
+std::vector<Var> Apply(Context& ctx, Args args, const std::vector<Var>& inputs,
+                       const std::vector<Tensor>& indices = {}, size_t outputs = 1) {
+  internal::Bind bind(ctx, Args::kName, inputs, indices, outputs);
+  args.Tensors(bind);
+  bind.Finish();
+  ctx.Run(args);
+  std::vector<GradRef> to;
+  for (const Var& v : inputs) to.push_back(v.grad());
+  return ctx.Results(std::move(bind.outputs), inputs,
+                     [args, to = std::move(to), held = std::move(bind.held)](
+                         Context& ctx, std::span<const Tensor> arrived) {
+                       Gradient<Args> gradient{args, args};
+                       gradient.forward.Tensors(internal::Forget{});
+                       internal::Place place(ctx, Args::kName, to, arrived);
+                       gradient.d.Tensors(place);
+                       ctx.Run(gradient);
+                     });
+}
+
+}  // namespace tessera
+
+#endif  // TESSERA_OPS_APPLY_H_
