@@ -44,10 +44,11 @@ struct View {
 // What a list says of a tensor besides its name and shape, added up.
 enum TensorUse : unsigned {
   kPlain = 0,
-  kOptional = 1,  // may be absent: an input that is undefined, an output that is not asked for
-  kUnread = 2,    // of an input: its derivative does not read it, so the tape does not keep it
-  kReread = 4,    // of an output: its derivative reads it
-  kDense = 8,     // rows follow one another without a gap
+  kOptional = 1,   // may be absent: an input that is undefined, an output that is not asked for
+  kUnread = 2,     // of an input: its derivative does not read it, so the tape does not keep it
+  kReread = 4,     // of an output: its derivative reads it
+  kDense = 8,      // rows follow one another without a gap
+  kConstant = 16,  // of an input: it has no derivative
 };
 
 // A shape in a list: up to six sizes.
@@ -63,6 +64,10 @@ struct Gradient {
   Args forward;
   Args d;
   Cost cost() const { return forward.grad_cost(); }
+  int64_t CudaScratch() const requires requires(const Args& a) { a.GradCudaScratch(); }
+  { return forward.GradCudaScratch(); }
+  auto CudaLimit() const requires requires(const Args& a) { a.CudaLimit(); }
+  { return forward.CudaLimit(); }
 };
 
 }  // namespace tessera

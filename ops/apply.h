@@ -35,6 +35,8 @@ class Bind {
     const Tensor& t = inputs_[in_++].value();
     if (!Present(name, t, use)) return;
     CheckTensor(op_, name, t, sizes, kDTypeOf<T>, use);
+    TESSERA_CHECK((use & kConstant) == 0 || inputs_[in_ - 1].grad() == nullptr,
+                  "%s has no derivative for %s", op_, name);
     view = {t.data<T>(), t.stride()};
     if ((use & kUnread) == 0) held.push_back(t);
   }
@@ -100,8 +102,10 @@ class Place {
       : ctx_(ctx), op_(op), to_(to), arrived_(arrived) {}
   template <class T>
   void In(const char* name, View<T>& view, Sizes, unsigned use = kPlain) {
-    const GradSlot slot = ctx_.GradOf(to_[in_++]);
+    const GradRef& to = to_[in_++];
     view = {};
+    if ((use & kConstant) != 0) return;
+    const GradSlot slot = ctx_.GradOf(to);
     if (!slot.wanted()) return;
     TESSERA_CHECK((use & kDense) == 0 || slot.tensor.contiguous(),
                   "%s writes the gradient of %s without gaps", op_, name);

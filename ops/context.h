@@ -40,6 +40,12 @@ class Var {
   T* data() const {
     return value_.data<T>();
   }
+  // The same rows counted another way: leading sizes change, the last one stays.
+  Var WithShape(const Shape& shape) const {
+    TESSERA_CHECK(shape[-1] == dim(-1), "rows of %s as %s", value_.shape().ToString().c_str(),
+                  shape.ToString().c_str());
+    return Var(value_.Reshape(shape), grad_);
+  }
   // The same value, as a constant.
   Var Detach() const { return Var(value_); }
 

@@ -9,6 +9,7 @@
 #include "ops/pointwise.h"
 #include "ops/product.h"
 #include "ops/projection.h"
+#include "ops/rows.h"
 #include "ops/scan.h"
 #include "ops/sequence.h"
 #include "ops/shape.h"

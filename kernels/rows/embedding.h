@@ -3,6 +3,7 @@
 
 #include "core/dtype.h"
 #include "kernels/cost.h"
+#include "kernels/layout/gather.h"
 
 namespace tessera {
 
@@ -31,9 +32,7 @@ struct EmbeddingGradArgs {
   Grad dtable_mode;
   int64_t rows, V, D;
 
-  // What the CUDA kernels ask for, in floats: rows and their tokens in the order of the tokens, and
-  // what sorting takes.
-  int64_t CudaScratch() const { return 7 * rows + (1 << 20); }
+  int64_t CudaScratch() const { return RowSumScratch(rows); }
   Cost cost() const {
     return {.flops = rows * D,
             .bytes = rows * (D * (8 + int64_t{sizeof(T)}) + 4) +
