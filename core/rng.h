@@ -17,6 +17,8 @@ class Rng {
   uint64_t Below(uint64_t i, uint64_t n) const;  // in [0, n), n > 0
   double Uniform(uint64_t i) const;              // in [0, 1)
   double Normal(uint64_t i) const;               // mean 0, deviation 1 (Box-Muller)
+  // What tells the stream from others, for kernels that draw by themselves.
+  uint64_t key() const { return static_cast<uint64_t>(key_[1]) << 32 | key_[0]; }
 
  private:
   uint32_t key_[2];

@@ -134,6 +134,23 @@ class Place {
   size_t in_ = 0, out_ = 0;
 };
 
+// The outputs as Vars whose derivative is Gradient<Args>.
+template <class Args>
+std::vector<Var> Recorded(Context& ctx, const Args& args, const std::vector<Var>& inputs,
+                          std::vector<Tensor> outputs, std::vector<Tensor> held) {
+  std::vector<GradRef> to;
+  for (const Var& v : inputs) to.push_back(v.grad());
+  return ctx.Results(std::move(outputs), inputs,
+                     [args, to = std::move(to), held = std::move(held)](
+                         Context& ctx, std::span<const Tensor> arrived) {
+                       Gradient<Args> gradient{args, args};
+                       gradient.forward.Tensors(Forget{});
+                       Place place(ctx, Args::kName, to, arrived);
+                       gradient.d.Tensors(place);
+                       ctx.Run(gradient);
+                     });
+}
+
 }  // namespace internal
 
 template <class Args>
@@ -143,17 +160,13 @@ std::vector<Var> Apply(Context& ctx, Args args, const std::vector<Var>& inputs,
   args.Tensors(bind);
   bind.Finish();
   ctx.Run(args);
-  std::vector<GradRef> to;
-  for (const Var& v : inputs) to.push_back(v.grad());
-  return ctx.Results(std::move(bind.outputs), inputs,
-                     [args, to = std::move(to), held = std::move(bind.held)](
-                         Context& ctx, std::span<const Tensor> arrived) {
-                       Gradient<Args> gradient{args, args};
-                       gradient.forward.Tensors(internal::Forget{});
-                       internal::Place place(ctx, Args::kName, to, arrived);
-                       gradient.d.Tensors(place);
-                       ctx.Run(gradient);
-                     });
+  if constexpr (requires { Args::kGradName; }) {
+    return internal::Recorded(ctx, args, inputs, std::move(bind.outputs), std::move(bind.held));
+  } else {  // no input has a derivative
+    std::vector<Var> out;
+    for (Tensor& t : bind.outputs) out.emplace_back(std::move(t));
+    return out;
+  }
 }
 
 }  // namespace tessera

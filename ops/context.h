@@ -128,6 +128,10 @@ class Context {
   // Multiplies the objective, one fp32: a micro-batch's share of the step. Ops that add an extra
   // loss's gradient use it. Undefined: 1.
   Tensor loss_scale;
+  // Of the run's random numbers (ops/noise.h): its seed, and the step of training, int32 [1];
+  // undefined: step 0.
+  uint64_t noise_seed = 0;
+  Tensor noise_step;
   // What blocks leave for later blocks of the same pass to read. A block knows it by its own name,
   // the port; whoever joins the blocks (arch/stack.h) gives each port its address on the board.
   using Vars = std::vector<Var>;

@@ -5,6 +5,7 @@
 #include "ops/convolution.h"
 #include "ops/ends.h"
 #include "ops/experts.h"
+#include "ops/noise.h"
 #include "ops/norm.h"
 #include "ops/pointwise.h"
 #include "ops/product.h"
