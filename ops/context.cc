@@ -320,9 +320,24 @@ void Context::Metric(const std::string& name, const Tensor& value) {
   if (metrics != nullptr) (*metrics)[{path_, name}] = value;
 }
 
-void Context::AddLoss(const std::string& name, double coefficient, const Tensor& value) {
-  Metric(name, value);
-  if (extra_losses != nullptr) (*extra_losses)[path_ + "." + name] = {coefficient, value};
+void Context::AddLoss(const std::string& name, double coefficient, const Var& value) {
+  TESSERA_CHECK(value.value().elements() == 1 && value.dtype() == DType::kF32,
+                "a loss of %s, not one fp32", value.shape().ToString().c_str());
+  Metric(name, value.value());
+  if (extra_losses != nullptr) (*extra_losses)[path_ + "." + name] = {coefficient, value.value()};
+  if (!recording_ || value.grad() == nullptr) return;
+  // Runs in the backward pass after whatever was recorded later, and before the value's own vjp.
+  Record([ref = value.grad(), coefficient](Context& ctx) {
+    const GradSlot slot = ctx.GradOf(ref);
+    ctx.Run(CopyArgs<float>{.x = ctx.loss_scale.data<float>(),
+                            .x_stride = ctx.loss_scale.defined() ? 1 : 0,
+                            .y = slot.data<float>(),
+                            .y_stride = 1,
+                            .mode = slot.mode,
+                            .factor = static_cast<float>(coefficient),
+                            .rows = 1,
+                            .C = 1});
+  });
 }
 
 }  // namespace tessera

@@ -93,8 +93,7 @@ class CostCounter {
   std::map<std::string, ScopeCost> scopes_;
 };
 
-// A scalar that joins the training objective beside the cross-entropy: its gradient is added by the
-// op that made it.
+// A scalar that joined the training objective beside its main loss (Context::AddLoss).
 struct ExtraLoss {
   double coefficient;
   Tensor value;  // one fp32
@@ -125,8 +124,8 @@ class Context {
   // Undefined: no document begins in this chunk; a Model makes it of the positions
   // (ops/sequence.h).
   Tensor start;
-  // Multiplies the objective, one fp32: a micro-batch's share of the step. Ops that add an extra
-  // loss's gradient use it. Undefined: 1.
+  // Multiplies the objective, one fp32: a micro-batch's share of the step. Extra losses are
+  // multiplied by it. Undefined: 1.
   Tensor loss_scale;
   // Of the run's random numbers (ops/noise.h): its seed, and the step of training, int32 [1];
   // undefined: step 0.
@@ -228,7 +227,9 @@ class Context {
   };
   const std::string& path() const { return path_; }
   void Metric(const std::string& name, const Tensor& value);
-  void AddLoss(const std::string& name, double coefficient, const Tensor& value);
+  // Adds coefficient times a scalar, one fp32, to the objective, and reports it. Its gradient joins
+  // by itself; an op that adds the gradient of its loss to another one gives a constant here.
+  void AddLoss(const std::string& name, double coefficient, const Var& value);
 
  private:
   struct Entry {

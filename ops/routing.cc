@@ -41,9 +41,10 @@ void Report(Context& ctx, const RoutingOptions& o, const Tensor& load, const Ten
   ctx.Metric("dropped", statistics.Slice(kDropped, 1));
   ctx.Metric("router_entropy", statistics.Slice(kEntropy, 1));
   if (!ctx.training) return;
+  // Their gradients are the router's own (RoutingGradArgs).
   if (o.balance_loss > 0)
-    ctx.AddLoss("balance_loss", o.balance_loss, statistics.Slice(kBalanceLoss, 1));
-  if (o.z_loss > 0) ctx.AddLoss("z_loss", o.z_loss, statistics.Slice(kZLoss, 1));
+    ctx.AddLoss("balance_loss", o.balance_loss, Var(statistics.Slice(kBalanceLoss, 1)));
+  if (o.z_loss > 0) ctx.AddLoss("z_loss", o.z_loss, Var(statistics.Slice(kZLoss, 1)));
 }
 
 }  // namespace

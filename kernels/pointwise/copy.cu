@@ -11,7 +11,12 @@ struct CopyBody {
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
     const float scale = a.factor * (a.scaled ? *a.scale : 1);
     float x[N];
-    Load(a.x + row * a.x_stride + c, x);
+    if (a.x_stride == 0) {
+#pragma unroll
+      for (float& one : x) one = 1;
+    } else {
+      Load(a.x + row * a.x_stride + c, x);
+    }
 #pragma unroll
     for (int i = 0; i < N; ++i) x[i] *= scale;
     PutGrad(a.y + row * a.y_stride + c, x, a.mode);

@@ -10,7 +10,7 @@ namespace tessera {
 template <class T>
 struct CopyArgs {
   static constexpr char kName[] = "copy";
-  const T* x;  // [rows, C]
+  const T* x;  // [rows, C]; absent, with a stride of 0: ones
   int64_t x_stride;
   T* y;  // [rows, C]
   int64_t y_stride;

@@ -367,5 +367,37 @@ TEST_F(Tape, GradientsOfAnotherShapeAreRefused) {
                             "a gradient of fp32 [2,3] for a value of fp32 [2,4]");
 }
 
+// A loss that a block adds joins the objective with its coefficient and the step's scale, beside
+// what the value is used for otherwise, in a layer that is recomputed as well.
+TEST_F(Tape, LossesJoinByThemselves) {
+  for (const bool scaled : {false, true})
+    for (const bool recomputed : {false, true}) {
+      const Var x = Leaf(New({1}, "x"));
+      ctx_.loss_scale = Tensor();
+      if (scaled) {
+        ctx_.loss_scale = ctx_.New({1}, DType::kF32);
+        ctx_.loss_scale.data<float>()[0] = 0.25f;
+      }
+      std::map<std::string, ExtraLoss> losses;
+      ctx_.extra_losses = &losses;
+      const auto layer = [](Context& ctx, const std::vector<Var>& in) {
+        const Var square = Gated(ctx, Activation::kIdentity, in[0], in[0]);
+        ctx.AddLoss("square", 8, square);
+        return std::vector<Var>{Scale(ctx, square, 2)};
+      };
+      const std::vector<Var> in = {x};
+      const Var y = recomputed ? ctx_.Recompute(in, layer)[0] : layer(ctx_, in)[0];
+      const float value = x.data<float>()[0];
+      ASSERT_EQ(losses.size(), 1u);
+      EXPECT_EQ(losses.begin()->second.coefficient, 8);
+      EXPECT_EQ(losses.begin()->second.value.data<float>()[0], value * value);
+      const Tensor seed = ctx_.New({1}, DType::kF32);
+      seed.data<float>()[0] = 3;
+      ctx_.Backward(y, seed);
+      EXPECT_EQ(GradOf(x), Values{2 * value * (3 * 2 + 8 * (scaled ? 0.25f : 1.0f))});
+    }
+  ctx_.extra_losses = nullptr;
+}
+
 }  // namespace
 }  // namespace tessera
