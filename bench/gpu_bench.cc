@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/gpu_cases.h"
+#include "bench/cases.h"
 #include "kernels/device/memory.h"
 
 namespace tessera {
@@ -71,11 +71,11 @@ json Timed(const char* what, double seconds, const Cost& cost, DType dtype, cons
           {"limited_by", by_bytes > by_flops ? "copy" : "product"}};
 }
 
-json Run(const GpuCase& c, Arena* arena, const Limits& limits) {
+json Run(const BenchCase& c, Arena* arena, const Limits& limits) {
   std::fprintf(stderr, "%s %s\n", c.name.c_str(), c.shape.dump().c_str());
   Context inputs(Device::kCuda, arena);
-  GpuSource source(inputs);
-  const GpuCase::Made made = c.make(inputs, source);
+  BenchSource source(inputs);
+  const BenchCase::Made made = c.make(inputs, source);
   // New leaves have no gradients to add to: each is written anew.
   const auto forward = [&](Context& ctx) {
     std::vector<Var> fresh;
@@ -153,7 +153,7 @@ int Main(const Options& o) {
       Device::kCuda, small ? int64_t{64} << 20
                            : std::min<int64_t>(int64_t{24} << 30, Cuda().FreeBytes() / 4 * 3)));
   bool good = true;
-  for (const GpuCase& c : AllGpuCases(small ? GpuSizes::kSmall : GpuSizes::kBatch)) {
+  for (const BenchCase& c : AllBenchCases(small ? BenchSizes::kSmall : BenchSizes::kBatch)) {
     if (c.name.find(o.filter) == std::string::npos) continue;
     try {
       out["cases"].push_back(Run(c, &arena, limits));

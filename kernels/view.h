@@ -52,7 +52,7 @@ enum TensorUse : unsigned {
 };
 
 // A shape in a list: up to six sizes.
-using Sizes = std::initializer_list<int64_t>;
+using Dims = std::initializer_list<int64_t>;
 
 // The arguments of an op's derivative. In `forward` stand the inputs that the derivative reads, the
 // outputs that it rereads and what was kept; in `d` the gradient of each output where it arrived,

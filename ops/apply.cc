@@ -5,13 +5,13 @@
 namespace tessera::internal {
 namespace {
 
-std::string Text(Sizes sizes) { return Shape(sizes).ToString(); }
+std::string Text(Dims dims) { return Shape(dims).ToString(); }
 
 }  // namespace
 
-Shape ShapeOf(Sizes sizes) { return Shape(sizes); }
+Shape ShapeOf(Dims dims) { return Shape(dims); }
 
-void CheckTensor(const char* op, const char* name, const Tensor& t, Sizes want, DType dtype,
+void CheckTensor(const char* op, const char* name, const Tensor& t, Dims want, DType dtype,
                  unsigned use) {
   const Shape shape(want);
   const int64_t columns = shape[-1];

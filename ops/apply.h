@@ -18,9 +18,9 @@ namespace tessera {
 namespace internal {
 
 // Checks a tensor against its row in a list; the rank may differ, rows and columns may not.
-void CheckTensor(const char* op, const char* name, const Tensor& t, Sizes want, DType dtype,
+void CheckTensor(const char* op, const char* name, const Tensor& t, Dims want, DType dtype,
                  unsigned use);
-Shape ShapeOf(Sizes sizes);
+Shape ShapeOf(Dims dims);
 
 // Walks a list and gives each view its tensor.
 class Bind {
@@ -30,36 +30,36 @@ class Bind {
       : ctx_(ctx), op_(op), inputs_(inputs), indices_(indices), wanted_(outputs) {}
 
   template <class T>
-  void In(const char* name, View<T>& view, Sizes sizes, unsigned use = kPlain) {
+  void In(const char* name, View<T>& view, Dims dims, unsigned use = kPlain) {
     TESSERA_CHECK(in_ < inputs_.size(), "%s has no input for %s", op_, name);
     const Tensor& t = inputs_[in_++].value();
     if (!Present(name, t, use)) return;
-    CheckTensor(op_, name, t, sizes, kDTypeOf<T>, use);
+    CheckTensor(op_, name, t, dims, kDTypeOf<T>, use);
     TESSERA_CHECK((use & kConstant) == 0 || inputs_[in_ - 1].grad() == nullptr,
                   "%s has no derivative for %s", op_, name);
     view = {t.data<T>(), t.stride()};
     if ((use & kUnread) == 0) held.push_back(t);
   }
-  void Index(const char* name, View<const int32_t>& view, Sizes sizes, unsigned use = kPlain) {
+  void Index(const char* name, View<const int32_t>& view, Dims dims, unsigned use = kPlain) {
     TESSERA_CHECK(index_ < indices_.size(), "%s has no tensor for %s", op_, name);
     const Tensor& t = indices_[index_++];
     if (!Present(name, t, use)) return;
-    CheckTensor(op_, name, t, sizes, DType::kI32, use | kDense);
+    CheckTensor(op_, name, t, dims, DType::kI32, use | kDense);
     view = {t.data<int32_t>(), t.stride()};
     held.push_back(t);
   }
   template <class T>
-  void Out(const char*, View<T>& view, Sizes sizes, unsigned use = kPlain) {
+  void Out(const char*, View<T>& view, Dims dims, unsigned use = kPlain) {
     if (outputs.size() == wanted_) return;
-    const Tensor t = ctx_.New(ShapeOf(sizes), kDTypeOf<T>);
+    const Tensor t = ctx_.New(ShapeOf(dims), kDTypeOf<T>);
     view = {t.data<T>(), t.stride()};
     outputs.push_back(t);
     if ((use & kReread) != 0) held.push_back(t);
   }
   // Made for the derivative alone, which finds it as the forward pass left it.
   template <class T>
-  void Kept(const char*, View<T>& view, Sizes sizes) {
-    const Shape shape = ShapeOf(sizes);
+  void Kept(const char*, View<T>& view, Dims dims) {
+    const Shape shape = ShapeOf(dims);
     if (!ctx_.recording() || shape.elements() == 0) return;
     const Tensor t = ctx_.New(shape, kDTypeOf<T>);
     view = {t.data<T>(), t.stride()};
@@ -82,16 +82,16 @@ class Bind {
 // Leaves in the forward arguments only what the tape keeps.
 struct Forget {
   template <class T>
-  void In(const char*, View<T>& view, Sizes, unsigned use = kPlain) {
+  void In(const char*, View<T>& view, Dims, unsigned use = kPlain) {
     if ((use & kUnread) != 0) view.data = nullptr;
   }
-  void Index(const char*, View<const int32_t>&, Sizes, unsigned = kPlain) {}
+  void Index(const char*, View<const int32_t>&, Dims, unsigned = kPlain) {}
   template <class T>
-  void Out(const char*, View<T>& view, Sizes, unsigned use = kPlain) {
+  void Out(const char*, View<T>& view, Dims, unsigned use = kPlain) {
     if ((use & kReread) == 0) view.data = nullptr;
   }
   template <class T>
-  void Kept(const char*, View<T>&, Sizes) {}
+  void Kept(const char*, View<T>&, Dims) {}
 };
 
 // Gives the gradients of a list their places.
@@ -101,7 +101,7 @@ class Place {
         std::span<const Tensor> arrived)
       : ctx_(ctx), op_(op), to_(to), arrived_(arrived) {}
   template <class T>
-  void In(const char* name, View<T>& view, Sizes, unsigned use = kPlain) {
+  void In(const char* name, View<T>& view, Dims, unsigned use = kPlain) {
     const GradRef& to = to_[in_++];
     view = {};
     if ((use & kConstant) != 0) return;
@@ -111,9 +111,9 @@ class Place {
                   "%s writes the gradient of %s without gaps", op_, name);
     view = {slot.data<T>(), slot.stride(), slot.mode};
   }
-  void Index(const char*, View<const int32_t>& view, Sizes, unsigned = kPlain) { view = {}; }
+  void Index(const char*, View<const int32_t>& view, Dims, unsigned = kPlain) { view = {}; }
   template <class T>
-  void Out(const char* name, View<T>& view, Sizes, unsigned use = kPlain) {
+  void Out(const char* name, View<T>& view, Dims, unsigned use = kPlain) {
     view = {};
     if (out_ == arrived_.size() || !arrived_[out_++].defined()) return;
     const Tensor& t = arrived_[out_ - 1];
@@ -122,7 +122,7 @@ class Place {
     view = {t.data<T>(), t.stride()};
   }
   template <class T>
-  void Kept(const char*, View<T>& view, Sizes) {
+  void Kept(const char*, View<T>& view, Dims) {
     view = {};
   }
 

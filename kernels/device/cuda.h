@@ -26,30 +26,30 @@ CudaDevice::Kernel FindCudaKernel(const char* op, const std::type_info& args, si
 struct ShapesOfTensors {
   std::string text;
   template <class V>
-  void Add(const char* name, const V& view, Sizes sizes) {
+  void Add(const char* name, const V& view, Dims dims) {
     if (!view) return;
     text += std::string(" ") + name;
     char before = '[';
-    for (const int64_t size : sizes) {
+    for (const int64_t size : dims) {
       text += before + std::to_string(size);
       before = ',';
     }
     text += ']';
   }
   template <class V>
-  void In(const char* name, const V& view, Sizes sizes, unsigned = 0) {
-    Add(name, view, sizes);
+  void In(const char* name, const V& view, Dims dims, unsigned = 0) {
+    Add(name, view, dims);
   }
   template <class V>
-  void Index(const char* name, const V& view, Sizes sizes, unsigned = 0) {
-    Add(name, view, sizes);
+  void Index(const char* name, const V& view, Dims dims, unsigned = 0) {
+    Add(name, view, dims);
   }
   template <class V>
-  void Out(const char* name, const V& view, Sizes sizes, unsigned = 0) {
-    Add(name, view, sizes);
+  void Out(const char* name, const V& view, Dims dims, unsigned = 0) {
+    Add(name, view, dims);
   }
   template <class V>
-  void Kept(const char*, const V&, Sizes) {}
+  void Kept(const char*, const V&, Dims) {}
 };
 
 // " M=256 N=1024 K=256": the sizes among an op's arguments, for a message.

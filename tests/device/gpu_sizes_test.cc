@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/gpu_cases.h"
+#include "bench/cases.h"
 #include "kernels/device/memory.h"
 #include "tests/device/test_gpu.h"
 
@@ -23,8 +23,8 @@ bool Small() {
   return !RealGpu() || (small != nullptr && std::string(small) == "1");
 }
 
-std::vector<GpuCase> Cases() {
-  return AllGpuCases(Small() ? GpuSizes::kSmall : GpuSizes::kOneSequence);
+std::vector<BenchCase> Cases() {
+  return AllBenchCases(Small() ? BenchSizes::kSmall : BenchSizes::kOneSequence);
 }
 
 // Outputs, what was changed in place, and the gradients of all inputs.
@@ -52,10 +52,10 @@ Result Take(Device device, const std::string& name, const Tensor& t) {
   return r;
 }
 
-std::vector<Result> RunOn(const GpuCase& c, Device device, Arena* arena) {
+std::vector<Result> RunOn(const BenchCase& c, Device device, Arena* arena) {
   Context inputs(device, arena);
-  GpuSource source(inputs);
-  const GpuCase::Made made = c.make(inputs, source);
+  BenchSource source(inputs);
+  const BenchCase::Made made = c.make(inputs, source);
   Context ctx(device, arena);
   ctx.compute = c.dtype;
   ctx.position = inputs.position;
@@ -117,10 +117,10 @@ void ExpectNear(const Result& got, const Result& want, bool half) {
   EXPECT_LE(worst, 6 * bar) << got.name << ": elements from " << worst_at << " on";
 }
 
-class GpuSizesTest : public ::testing::TestWithParam<GpuCase> {};
+class GpuSizesTest : public ::testing::TestWithParam<BenchCase> {};
 
 TEST_P(GpuSizesTest, AgreeWithTheCpuAndRepeat) {
-  const GpuCase& c = GetParam();
+  const BenchCase& c = GetParam();
   const int64_t bytes = int64_t{Small() ? 1 : 12} << (Small() ? 28 : 30);
   std::vector<Result> want;
   {
@@ -149,7 +149,7 @@ TEST_P(GpuSizesTest, AgreeWithTheCpuAndRepeat) {
   }
 }
 
-std::string NameOf(const ::testing::TestParamInfo<GpuCase>& info) {
+std::string NameOf(const ::testing::TestParamInfo<BenchCase>& info) {
   std::string name = info.param.name + "_" + Name(info.param.dtype);
   for (const auto& [key, value] : info.param.shape.items()) {
     name += "_" + key + value.dump();

@@ -1,4 +1,4 @@
-#include "bench/gpu_cases.h"
+#include "bench/cases.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,7 +11,7 @@
 namespace tessera {
 namespace {
 
-using Made = GpuCase::Made;
+using Made = BenchCase::Made;
 using Vars = std::vector<Var>;
 
 constexpr DType kHalf = DType::kBF16;
@@ -30,46 +30,50 @@ float InverseRoot(int64_t width) { return 1 / std::sqrt(static_cast<float>(width
 
 class Cases {
  public:
-  explicit Cases(GpuSizes sizes) : sizes_(sizes) {}
+  explicit Cases(BenchSizes sizes) : sizes_(sizes) {}
 
-  std::vector<GpuCase> All() {
+  std::vector<BenchCase> All() {
     Pointwise();
     Sequences();
     Products();
     Experts();
-    for (const int64_t T :
-         small() ? std::vector<int64_t>{64} : std::vector<int64_t>{2048, 8192, 32768})
-      Scans(T);
+    const std::vector<int64_t> lengths = {2048, 8192, 32768};
+    for (const int64_t T : lengths)
+      if (T == 2048 || sizes_ == BenchSizes::kBatch || sizes_ == BenchSizes::kOneSequence)
+        Scans(Size(T, 64));
     Decoding();
     Optimizer();
     return std::move(all_);
   }
 
  private:
-  bool small() const { return sizes_ == GpuSizes::kSmall; }
+  bool small() const { return sizes_ == BenchSizes::kSmall; }
   // A real size, or one that a test can wait for.
   int64_t Size(int64_t real, int64_t tiny) const { return small() ? tiny : real; }
-  int64_t Tokens() const { return sizes_ == GpuSizes::kOneSequence ? 2048 : Size(16384, 64); }
+  bool one_sequence() const {
+    return sizes_ == BenchSizes::kOneSequence || sizes_ == BenchSizes::kCpu;
+  }
+  int64_t Tokens() const { return one_sequence() ? 2048 : Size(16384, 64); }
 
-  void PointwiseCase(const char* name, Var (*op)(Context&, Var, Var, Var)) {
+  void PointwiseCase(const char* name, const char* contract, Var (*op)(Context&, Var, Var, Var)) {
     const int64_t C = Size(8192, 64), rows = Tokens();
-    all_.push_back({name, {{"rows", rows}, {"C", C}}, kHalf, [=](Context&, GpuSource& s) -> Made {
-                      return {{s.Normal({1, rows, C}, kHalf), s.Normal({1, rows, C}, kHalf),
-                               s.Normal({C}, DType::kF32, 0.1f, 1)},
-                              [=](Context& ctx, const Vars& in) {
-                                return Vars{op(ctx, in[0], in[1], in[2])};
-                              }};
-                    }});
+    all_.push_back(
+        {name, contract, {{"rows", rows}, {"C", C}}, kHalf, [=](Context&, BenchSource& s) -> Made {
+           return {
+               {s.Normal({1, rows, C}, kHalf), s.Normal({1, rows, C}, kHalf),
+                s.Normal({C}, DType::kF32, 0.1f, 1)},
+               [=](Context& ctx, const Vars& in) { return Vars{op(ctx, in[0], in[1], in[2])}; }};
+         }});
   }
   void Pointwise() {
-    PointwiseCase("add", [](Context& c, Var x, Var z, Var) { return Add(c, x, z); });
-    PointwiseCase("swiglu",
+    PointwiseCase("add", "Pointwise", [](Context& c, Var x, Var z, Var) { return Add(c, x, z); });
+    PointwiseCase("swiglu", "Pointwise",
                   [](Context& c, Var x, Var z, Var) { return Gated(c, Activation::kSilu, x, z); });
-    PointwiseCase("rms_norm",
+    PointwiseCase("rms_norm", "Norm",
                   [](Context& c, Var x, Var, Var g) { return RmsNorm(c, x, g, 1e-6f); });
-    PointwiseCase("layer_norm",
+    PointwiseCase("layer_norm", "Norm",
                   [](Context& c, Var x, Var, Var g) { return LayerNorm(c, x, g, Var(), 1e-6f); });
-    PointwiseCase("gated_rms_norm", [](Context& c, Var x, Var z, Var g) {
+    PointwiseCase("gated_rms_norm", "Norm", [](Context& c, Var x, Var z, Var g) {
       return GatedRmsNorm(c, x, z, g, NormGate::kAfter, 1e-6f);
     });
   }
@@ -78,9 +82,10 @@ class Cases {
     const int64_t T = Size(2048, 16), heads = Size(32, 2), K = Size(128, 16), B = Tokens() / T;
     all_.push_back(
         {"rope",
+         "Rope",
          {{"B", B}, {"T", T}, {"heads", heads}, {"K", K}},
          kHalf,
-         [=](Context&, GpuSource& s) -> Made {
+         [=](Context&, BenchSource& s) -> Made {
            s.Positions(B, T);
            RopeRotation rotation;
            rotation.R = K;
@@ -94,9 +99,10 @@ class Cases {
          }});
     const int64_t C = Size(4096, 32);
     all_.push_back({"causal_conv",
+                    "CausalConv",
                     {{"B", B}, {"T", T}, {"C", C}, {"W", 4}},
                     kHalf,
-                    [=](Context&, GpuSource& s) -> Made {
+                    [=](Context&, BenchSource& s) -> Made {
                       s.Positions(B, T);
                       return {{s.Normal({B, T, C}, kHalf), s.Normal({C, 4}, DType::kF32)},
                               [=](Context& ctx, const Vars& in) {
@@ -114,15 +120,20 @@ class Cases {
     const int64_t M = Tokens(), N = Size(8192, 64), K = Size(2048, 64), V = Size(50304, 128);
     for (const DType dtype : {kHalf, DType::kF32})
       all_.push_back(
-          {"linear", {{"M", M}, {"N", N}, {"K", K}}, dtype, [=](Context&, GpuSource& s) -> Made {
+          {"linear",
+           "Linear",
+           {{"M", M}, {"N", N}, {"K", K}},
+           dtype,
+           [=](Context&, BenchSource& s) -> Made {
              return {{s.Normal({1, M, K}, dtype), s.Normal({N, K}, DType::kF32, 0.02f)},
                      [](Context& ctx, const Vars& in) { return Vars{Linear(ctx, in[0], in[1])}; }};
            }});
     all_.push_back(
         {"head_loss",
+         "HeadLoss",
          {{"rows", M}, {"D", K}, {"V", V}},
          kHalf,
-         [=](Context&, GpuSource& s) -> Made {
+         [=](Context&, BenchSource& s) -> Made {
            const Tensor target = s.Integers({1, M}, [=](int64_t i) { return i * 7919 % V; });
            return {{s.Normal({1, M, K}, kHalf), s.Normal({V, K}, DType::kF32, 0.02f)},
                    [=](Context& ctx, const Vars& in) {
@@ -138,9 +149,10 @@ class Cases {
       for (const bool skewed : {false, true})
         all_.push_back(
             {"grouped_linear",
+             "GroupedLinear",
              {{"rows", rows}, {"E", E}, {"N", N}, {"K", K}, {"skewed", skewed}},
              kHalf,
-             [=](Context&, GpuSource& s) -> Made {
+             [=](Context&, BenchSource& s) -> Made {
                // Skewed: half of the rows go to an eighth of the experts.
                const Tensor offsets = s.Integers({E + 1}, [=](int64_t e) {
                  if (!skewed) return e * rows / E;
@@ -153,14 +165,17 @@ class Cases {
                        }};
              }});
     const int64_t R = Size(262144, 64), E = 64;
-    all_.push_back(
-        {"route", {{"R", R}, {"E", E}, {"k", 2}}, kHalf, [=](Context&, GpuSource& s) -> Made {
-           return {{s.Normal({R, E}, DType::kF32)}, [](Context& ctx, const Vars& in) {
-                     RoutingOptions o;
-                     o.top_k = 2;
-                     return Vars{Route(ctx, in[0], o).weight};
-                   }};
-         }});
+    all_.push_back({"route",
+                    "Route",
+                    {{"R", R}, {"E", E}, {"k", 2}},
+                    kHalf,
+                    [=](Context&, BenchSource& s) -> Made {
+                      return {{s.Normal({R, E}, DType::kF32)}, [](Context& ctx, const Vars& in) {
+                                RoutingOptions o;
+                                o.top_k = 2;
+                                return Vars{Route(ctx, in[0], o).weight};
+                              }};
+                    }});
   }
 
   void Scans(int64_t T) {
@@ -169,9 +184,10 @@ class Cases {
       const int64_t heads = Size(16, 2), K = Size(128, 16);
       all_.push_back(
           {"attention",
+           "Attention",
            {{"B", B}, {"T", T}, {"heads", heads}, {"K", K}, {"window", window}},
            kHalf,
-           [=](Context&, GpuSource& s) -> Made {
+           [=](Context&, BenchSource& s) -> Made {
              const Shape shape = {B, T, heads * K};
              s.Positions(B, T);
              return {{s.Normal(shape, kHalf), s.Normal(shape, kHalf), s.Normal(shape, kHalf)},
@@ -187,9 +203,10 @@ class Cases {
     {
       const int64_t H = Size(32, 2), P = Size(64, 16), N = Size(128, 16);
       all_.push_back({"ssd_scan",
+                      "SsdScan",
                       {{"B", B}, {"T", T}, {"H", H}, {"P", P}, {"N", N}, {"G", 1}},
                       kHalf,
-                      [=](Context&, GpuSource& s) -> Made {
+                      [=](Context&, BenchSource& s) -> Made {
                         s.Positions(B, T);
                         return {{s.Normal({B, T, H * P}, kHalf), s.Normal({B, T, H}, kHalf, 1, -3),
                                  s.Normal({B, T, N}, kHalf, 0.3f), s.Normal({B, T, N}, kHalf, 0.3f),
@@ -212,9 +229,10 @@ class Cases {
     }
     const int64_t H = Size(16, 2), K = Size(64, 8), V = Size(128, 16);
     all_.push_back({"gla_scan",
+                    "GlaScan",
                     {{"B", B}, {"T", T}, {"H", H}, {"K", K}, {"V", V}},
                     kHalf,
-                    [=](Context&, GpuSource& s) -> Made {
+                    [=](Context&, BenchSource& s) -> Made {
                       s.Positions(B, T);
                       return {{s.Normal({B, T, H * K}, kHalf), s.Normal({B, T, H * K}, kHalf),
                                s.Normal({B, T, H * V}, kHalf),
@@ -235,12 +253,13 @@ class Cases {
 
   // A step of decoding: one query a sequence against a cache, and a weight against one row.
   void Decoding() {
-    const int64_t B = sizes_ == GpuSizes::kOneSequence ? 1 : Size(8, 2), L = Size(32768, 64),
-                  heads = Size(32, 2), kv = Size(8, 1), K = Size(128, 16);
+    const int64_t B = one_sequence() ? 1 : Size(8, 2), L = Size(32768, 64), heads = Size(32, 2),
+                  kv = Size(8, 1), K = Size(128, 16);
     all_.push_back({"attention_decode",
+                    "AttentionDecode",
                     {{"B", B}, {"L", L}, {"heads", heads}, {"kv_heads", kv}, {"K", K}},
                     kHalf,
-                    [=](Context&, GpuSource& s) -> Made {
+                    [=](Context&, BenchSource& s) -> Made {
                       const Var past_k = s.Normal({B, L, kv * K}, kHalf),
                                 past_v = s.Normal({B, L, kv * K}, kHalf);
                       return {{s.Normal({B, 1, heads * K}, kHalf), s.Normal({B, 1, kv * K}, kHalf),
@@ -255,9 +274,10 @@ class Cases {
     const int64_t N = Size(16384, 64), D = Size(4096, 64);
     all_.push_back(
         {"linear_decode",
+         "Linear",
          {{"M", 1}, {"N", N}, {"K", D}},
          kHalf,
-         [=](Context&, GpuSource& s) -> Made {
+         [=](Context&, BenchSource& s) -> Made {
            return {{s.Normal({1, 1, D}, kHalf), s.Normal({N, D}, DType::kF32, 0.02f)},
                    [](Context& ctx, const Vars& in) { return Vars{Linear(ctx, in[0], in[1])}; }};
          },
@@ -268,9 +288,10 @@ class Cases {
     const int64_t n = Size(int64_t{1} << 26, 4096);
     all_.push_back(
         {"adamw",
+         "AdamW",
          {{"parameters", n}},
          DType::kF32,
-         [=](Context& inputs, GpuSource& s) -> Made {
+         [=](Context& inputs, BenchSource& s) -> Made {
            const Var p = s.Normal({n}, DType::kF32), g = s.Normal({n}, DType::kF32);
            const Tensor m = inputs.Zeros({n}, DType::kF32), v = inputs.Zeros({n}, DType::kF32);
            const OptimizerStep first = {
@@ -300,13 +321,13 @@ class Cases {
          false});
   }
 
-  GpuSizes sizes_;
-  std::vector<GpuCase> all_;
+  BenchSizes sizes_;
+  std::vector<BenchCase> all_;
 };
 
 }  // namespace
 
-Var GpuSource::Normal(const Shape& shape, DType dtype, float deviation, float mean) {
+Var BenchSource::Normal(const Shape& shape, DType dtype, float deviation, float mean) {
   const Tensor t = ctx_.New(shape, dtype);
   if (ctx_.device() == Device::kMeta) return Leaf(t);
   const auto all = static_cast<int64_t>(Normals().size());
@@ -323,7 +344,7 @@ Var GpuSource::Normal(const Shape& shape, DType dtype, float deviation, float me
   return Leaf(t);
 }
 
-Tensor GpuSource::Integers(const Shape& shape, const std::function<int64_t(int64_t)>& value) {
+Tensor BenchSource::Integers(const Shape& shape, const std::function<int64_t(int64_t)>& value) {
   const Tensor t = ctx_.New(shape, DType::kI32);
   std::vector<int32_t> v;
   for (int64_t i = 0; i < t.elements(); ++i) v.push_back(static_cast<int32_t>(value(i)));
@@ -331,17 +352,17 @@ Tensor GpuSource::Integers(const Shape& shape, const std::function<int64_t(int64
   return t;
 }
 
-Tensor GpuSource::Floats(const std::vector<float>& values) {
+Tensor BenchSource::Floats(const std::vector<float>& values) {
   const Tensor t = ctx_.New({static_cast<int64_t>(values.size())}, DType::kF32);
   Upload(ctx_.device(), t.raw(), values.data(), t.bytes());
   return t;
 }
 
-void GpuSource::Positions(int64_t B, int64_t T) {
+void BenchSource::Positions(int64_t B, int64_t T) {
   ctx_.position = Integers({B, T}, [=](int64_t i) { return i % T; });
   ctx_.start = Integers({B, T}, [](int64_t) { return 0; });
 }
 
-std::vector<GpuCase> AllGpuCases(GpuSizes sizes) { return Cases(sizes).All(); }
+std::vector<BenchCase> AllBenchCases(BenchSizes sizes) { return Cases(sizes).All(); }
 
 }  // namespace tessera

@@ -1,5 +1,5 @@
-#ifndef TESSERA_BENCH_GPU_CASES_H_
-#define TESSERA_BENCH_GPU_CASES_H_
+#ifndef TESSERA_BENCH_CASES_H_
+#define TESSERA_BENCH_CASES_H_
 
 #include <cstdint>
 #include <functional>
@@ -9,22 +9,23 @@
 
 #include "ops/ops.h"
 
-// Ops at the sizes of real models: what bench_gpu times, and what tests/device/gpu_sizes_test.cc
-// compares with the CPU.
+// Ops at the sizes of real models: what bench_ops and bench_gpu time, and what
+// tests/device/gpu_sizes_test.cc compares with the CPU.
 
 namespace tessera {
 
-enum class GpuSizes : uint8_t {
+enum class BenchSizes : uint8_t {
   kBatch,        // 16384 tokens
   kOneSequence,  // the same widths and lengths, one sequence: what a CPU can do beside it
+  kCpu,          // the shorter of those
   kSmall,        // for a GPU that only a test has
 };
 
 // Tensors with contents: normal numbers, the same four million of them from another place on for
 // each tensor.
-class GpuSource {
+class BenchSource {
  public:
-  explicit GpuSource(Context& ctx) : ctx_(ctx) {}
+  explicit BenchSource(Context& ctx) : ctx_(ctx) {}
   Var Normal(const Shape& shape, DType dtype, float deviation = 1, float mean = 0);
   Tensor Integers(const Shape& shape, const std::function<int64_t(int64_t)>& value);
   Tensor Floats(const std::vector<float>& values);
@@ -36,21 +37,23 @@ class GpuSource {
 };
 
 // A case makes its inputs, and then is a function of them.
-struct GpuCase {
+struct BenchCase {
   struct Made {
     std::vector<Var> inputs;
     std::function<std::vector<Var>(Context&, const std::vector<Var>&)> run;
     std::vector<Tensor> changed = {};  // what it writes in place
   };
   std::string name;
+  std::string
+      contract;  // the tests of the op: TESSERA_OP_CASES(Rope, ...), or a suite of this name
   nlohmann::json shape;
   DType dtype;
-  std::function<Made(Context&, GpuSource&)> make;
+  std::function<Made(Context&, BenchSource&)> make;
   bool backward = true;
 };
 
-std::vector<GpuCase> AllGpuCases(GpuSizes sizes);
+std::vector<BenchCase> AllBenchCases(BenchSizes sizes);
 
 }  // namespace tessera
 
-#endif  // TESSERA_BENCH_GPU_CASES_H_
+#endif  // TESSERA_BENCH_CASES_H_
