@@ -81,6 +81,7 @@ void Time(benchmark::State& state, const BenchCase& c, Pass pass, const Limits& 
     Context ctx(Device::kCpu, &arena);
     ctx.compute = c.dtype;
     ctx.position = inputs.position;
+    ctx.start = inputs.start;
     ctx.counter = &counter;
     ctx.SetRecording(backward);
     std::vector<Var> fresh;

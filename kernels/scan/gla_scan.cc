@@ -19,16 +19,16 @@ void RunHead(const GlaScanArgs<T>& a, int64_t b, int64_t h) {
   float* S = pieces.Take(a.K * ldv);
   LaneSums work;
   const int64_t head = (b * a.H + h) * a.K * a.V;
-  if (a.state != nullptr) {
-    LoadRows(a.state + head, a.V, a.K, a.V, S, ldv);
+  if (a.state.data != nullptr) {
+    LoadRows(a.state.data + head, a.V, a.K, a.V, S, ldv);
   } else {
     FillZero(S, a.K * ldv);
   }
   for (int64_t chunk = 0; chunk < a.chunks(); ++chunk) {
     const int64_t t0 = chunk * kC, rows = Smaller(kC, a.T - t0), row = b * a.T + t0;
-    if (chunk > 0 && chunk % kSpan == 0 && a.kept != nullptr) {
+    if (chunk > 0 && chunk % kSpan == 0 && a.kept.data != nullptr) {
       const int64_t at = (b * (a.spans() - 1) + chunk / kSpan - 1) * a.H + h;
-      StoreRows(S, ldv, a.K, a.V, a.kept + at * a.K * a.V, a.V, Grad::kOverwrite);
+      StoreRows(S, ldv, a.K, a.V, a.kept.data + at * a.K * a.V, a.V, Grad::kOverwrite);
     }
     w.Fill(a, b, t0, h, rows);
     PairScores(w, rows, &work);
@@ -36,13 +36,13 @@ void RunHead(const GlaScanArgs<T>& a, int64_t b, int64_t h) {
       const int64_t width = Smaller(kColumns, a.V - j);
       TileProduct(rows, width, a.K, w.QS, w.ldk, 1, S + j, ldv, w.out + j, ldv, Grad::kOverwrite);
       TileProduct(rows, width, rows, w.A, kC, 1, w.v + j, ldv, w.out + j, ldv, Grad::kAccumulate);
-      if (a.last_state != nullptr || t0 + rows < a.T) Advance(w, rows, j, width, S);
+      if (a.last_state.data != nullptr || t0 + rows < a.T) Advance(w, rows, j, width, S);
     }
-    StoreRows(w.out, ldv, rows, a.V, a.o + row * a.o_stride + h * a.V, a.o_stride,
+    StoreRows(w.out, ldv, rows, a.V, a.o.data + row * a.o.stride + h * a.V, a.o.stride,
               Grad::kOverwrite);
   }
-  if (a.last_state != nullptr)
-    StoreRows(S, ldv, a.K, a.V, a.last_state + head, a.V, Grad::kOverwrite);
+  if (a.last_state.data != nullptr)
+    StoreRows(S, ldv, a.K, a.V, a.last_state.data + head, a.V, Grad::kOverwrite);
 }
 
 // S = decay o S + k v^T and o = S^T q, row by row of S. `from` may be null (zero) or S itself; `to`
@@ -68,8 +68,8 @@ void RunSteps(const GlaScanArgs<T>& a, int64_t b, int64_t h) {
   const GlaTiles w(a, &pieces);
   float* between = pieces.Take(a.K * a.V);
   const int64_t head = (b * a.H + h) * a.K * a.V;
-  const float* from = a.state == nullptr ? nullptr : a.state + head;
-  float* last = a.last_state == nullptr ? nullptr : a.last_state + head;
+  const float* from = a.state.data == nullptr ? nullptr : a.state.data + head;
+  float* last = a.last_state.data == nullptr ? nullptr : a.last_state.data + head;
   w.Fill(a, b, 0, h, a.T);
   for (int64_t t = 0; t < a.T; ++t) {
     float* to = t + 1 < a.T ? between : last;
@@ -77,7 +77,7 @@ void RunSteps(const GlaScanArgs<T>& a, int64_t b, int64_t h) {
          w.v + t * w.ldv, w.out + t * w.ldv);
     from = to;
   }
-  StoreRows(w.out, w.ldv, a.T, a.V, a.o + b * a.T * a.o_stride + h * a.V, a.o_stride,
+  StoreRows(w.out, w.ldv, a.T, a.V, a.o.data + b * a.T * a.o.stride + h * a.V, a.o.stride,
             Grad::kOverwrite);
 }
 

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "core/dtype.h"
-#include "kernels/cost.h"
+#include "kernels/view.h"
 
 // Gated linear attention (Yang et al. 2024, arXiv:2312.06635, eq. 3), per head:
 //   S_t = diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = scale S_t^T q_t,   g_t <= 0 [K],   S [K,V].
@@ -24,28 +24,33 @@ namespace tessera {
 
 template <class T_>
 struct GlaScanArgs {
-  static constexpr char kName[] = "gla_scan";
+  static constexpr char kName[] = "gla_scan", kGradName[] = "gla_scan_grad";
   static constexpr int64_t kChunk = 16, kChunksPerKept = 4;
 
-  const T_* q;  // [B,T,H*K]
-  int64_t q_stride;
-  const T_* k;  // [B,T,H*K]
-  int64_t k_stride;
-  const T_* v;  // [B,T,H*V]
-  int64_t v_stride;
-  const T_* g;  // [B,T,H*K], log gates
-  int64_t g_stride;
-  const float* state = nullptr;    // [B,H,K,V], or null: zero
-  const int32_t* start = nullptr;  // [B,T]
-  T_* o;                           // [B,T,H*V]
-  int64_t o_stride;
-  float* last_state = nullptr;  // [B,H,K,V], or null: not wanted
-  // kept_floats(), or null where no gradient will be asked for: the state at the start of every
-  // fourth chunk but the first. The gradient computes the three between again, since keeping them
-  // all would take K / 16 times the bytes of v in fp32.
-  float* kept = nullptr;
+  View<T_> q, k;              // [B,T,H*K]
+  View<T_> v;                 // [B,T,H*V]
+  View<T_> g;                 // [B,T,H*K], log gates
+  View<float> state;          // [B,H,K,V], or none: zero
+  View<const int32_t> start;  // [B,T], or none
+  View<T_> o;                 // [B,T,H*V]
+  View<float> last_state;     // [B,H,K,V], or none: not wanted
+  // The state at the start of every fourth chunk but the first, for the gradient, which computes
+  // the three between again: keeping them all would take K / 16 times the bytes of v in fp32.
+  View<float> kept;
   int64_t B, T, H, K, V;
   float scale;
+  template <class F>
+  void Tensors(F&& f) {
+    f.In("q", q, {B, T, H * K});
+    f.In("k", k, {B, T, H * K});
+    f.In("v", v, {B, T, H * V});
+    f.In("g", g, {B, T, H * K});
+    f.In("state", state, {B, H, K, V}, kOptional | kDense);
+    f.Index("start", start, {B, T}, kOptional);
+    f.Out("o", o, {B, T, H * V});
+    f.Out("last_state", last_state, {B, H, K, V}, kOptional | kDense);
+    f.Kept("kept", kept, {kept_floats()});
+  }
 
   constexpr int64_t chunks() const { return (T + kChunk - 1) / kChunk; }
   constexpr int64_t spans() const { return (chunks() + kChunksPerKept - 1) / kChunksPerKept; }
@@ -65,50 +70,20 @@ struct GlaScanArgs {
 
   // What they ask for, in floats: decays of spans, states at their ends.
   int64_t CudaScratch() const { return B * H * (spans() * K + K * V) + kept_floats(); }
+  // The gradient: for each span its decays and the gradient of the state at its end.
+  int64_t GradCudaScratch() const { return B * H * spans() * (K + K * V); }
 
   Cost cost() const {
     return {.flops = pairs() * (3 * K + 2 * V) + B * T * H * (4 * K * V + 4 * K),
             .bytes =
                 static_cast<int64_t>(sizeof(T_)) * B * T * H * (3 * K + 2 * V) + 8 * B * H * K * V};
   }
-};
-
-// Given the gradients of o and of the last state, those of everything else; each may be null.
-template <class T_>
-struct GlaScanGradArgs {
-  static constexpr char kName[] = "gla_scan_grad";
-  GlaScanArgs<T_> forward;   // its results are not read, kept is
-  const T_* dout = nullptr;  // [B,T,H*V], or null: zero
-  int64_t dout_stride = 0;
-  const float* dlast_state = nullptr;  // [B,H,K,V], or null: zero
-  T_* dq = nullptr;
-  int64_t dq_stride = 0;
-  Grad dq_mode = Grad::kOverwrite;
-  T_* dk = nullptr;
-  int64_t dk_stride = 0;
-  Grad dk_mode = Grad::kOverwrite;
-  T_* dv = nullptr;
-  int64_t dv_stride = 0;
-  Grad dv_mode = Grad::kOverwrite;
-  T_* dg = nullptr;
-  int64_t dg_stride = 0;
-  Grad dg_mode = Grad::kOverwrite;
-  float* dstate = nullptr;  // [B,H,K,V]
-  Grad dstate_mode = Grad::kOverwrite;
-
-  // What the CUDA kernels ask for, in floats: for each span its decays and the gradient of the
-  // state at its end.
-  int64_t CudaScratch() const {
-    return forward.B * forward.H * forward.spans() * (forward.K + forward.K * forward.V);
-  }
-
-  Cost cost() const {
-    const GlaScanArgs<T_>& f = forward;
-    // The pairs again, twice their values' products and thrice their keys', four products with
-    // states and the states between kept ones.
-    return {.flops = f.pairs() * (9 * f.K + 4 * f.V) + 10 * f.B * f.T * f.H * f.K * f.V,
-            .bytes = static_cast<int64_t>(sizeof(T_)) * f.B * f.T * f.H * (6 * f.K + 3 * f.V) +
-                     12 * f.B * f.H * f.K * f.V};
+  // The pairs again, twice their values' products and thrice their keys', four products with states
+  // and the states between kept ones.
+  Cost grad_cost() const {
+    return {.flops = pairs() * (9 * K + 4 * V) + 10 * B * T * H * K * V,
+            .bytes = static_cast<int64_t>(sizeof(T_)) * B * T * H * (6 * K + 3 * V) +
+                     12 * B * H * K * V};
   }
 };
 

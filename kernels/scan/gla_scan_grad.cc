@@ -6,13 +6,13 @@ namespace {
 template <class T>
 class HeadGrad {
  public:
-  HeadGrad(const GlaScanGradArgs<T>& g, int64_t b, int64_t h)
+  HeadGrad(const Gradient<GlaScanArgs<T>>& g, int64_t b, int64_t h)
       : g_(g), a_(g.forward), b_(b), h_(h), w_(Allocate(g.forward)) {}
 
   void Run() {
     const int64_t K = a_.K, V = a_.V, head = (b_ * a_.H + h_) * K * V;
-    if (g_.dlast_state != nullptr) {
-      LoadRows(g_.dlast_state + head, V, K, V, dS_, w_.ldv);
+    if (g_.d.last_state.data != nullptr) {
+      LoadRows(g_.d.last_state.data + head, V, K, V, dS_, w_.ldv);
     } else {
       FillZero(dS_, K * w_.ldv);
     }
@@ -21,7 +21,8 @@ class HeadGrad {
       States(span, end - first);
       for (int64_t chunk = end - 1; chunk >= first; --chunk) Chunk(chunk, chunk - first);
     }
-    if (g_.dstate != nullptr) StoreRows(dS_, w_.ldv, K, V, g_.dstate + head, V, g_.dstate_mode);
+    if (g_.d.state.data != nullptr)
+      StoreRows(dS_, w_.ldv, K, V, g_.d.state.data + head, V, g_.d.state.mode);
   }
 
  private:
@@ -52,9 +53,9 @@ class HeadGrad {
     const int64_t K = a_.K, V = a_.V, size = K * V;
     if (span > 0) {
       const int64_t at = (b_ * (a_.spans() - 1) + span - 1) * a_.H + h_;
-      LoadRows(a_.kept + at * size, V, K, V, S_[0], w_.ldv);
-    } else if (a_.state != nullptr) {
-      LoadRows(a_.state + (b_ * a_.H + h_) * size, V, K, V, S_[0], w_.ldv);
+      LoadRows(a_.kept.data + at * size, V, K, V, S_[0], w_.ldv);
+    } else if (a_.state.data != nullptr) {
+      LoadRows(a_.state.data + (b_ * a_.H + h_) * size, V, K, V, S_[0], w_.ldv);
     } else {
       FillZero(S_[0], K * w_.ldv);
     }
@@ -77,8 +78,8 @@ class HeadGrad {
   void Chunk(int64_t chunk, int64_t i) {
     const int64_t rows = Rows(chunk), row = Row(chunk), K = a_.K, V = a_.V;
     w_.Fill(a_, b_, chunk * kC, h_, rows);
-    if (g_.dout != nullptr) {
-      LoadRows(g_.dout + row * g_.dout_stride + h_ * V, g_.dout_stride, rows, V, do_, w_.ldv);
+    if (g_.d.o.data != nullptr) {
+      LoadRows(g_.d.o.data + row * g_.d.o.stride + h_ * V, g_.d.o.stride, rows, V, do_, w_.ldv);
     } else {
       FillZero(do_, rows * w_.ldv);
     }
@@ -99,10 +100,10 @@ class HeadGrad {
                            Grad mode) {
       if (y != nullptr) StoreRows(x, ldx, rows, width, y + row * stride + h_ * width, stride, mode);
     };
-    store(dQ_, w_.ldk, K, g_.dq, g_.dq_stride, g_.dq_mode);
-    store(dK_, w_.ldk, K, g_.dk, g_.dk_stride, g_.dk_mode);
-    store(dG_, w_.ldk, K, g_.dg, g_.dg_stride, g_.dg_mode);
-    store(w_.out, w_.ldv, V, g_.dv, g_.dv_stride, g_.dv_mode);
+    store(dQ_, w_.ldk, K, g_.d.q.data, g_.d.q.stride, g_.d.q.mode);
+    store(dK_, w_.ldk, K, g_.d.k.data, g_.d.k.stride, g_.d.k.mode);
+    store(dG_, w_.ldk, K, g_.d.g.data, g_.d.g.stride, g_.d.g.mode);
+    store(w_.out, w_.ldv, V, g_.d.v.data, g_.d.v.stride, g_.d.v.mode);
   }
 
   // What the state that passes the chunk by owes to each of its decays: whole o rowsum(S o dS).
@@ -171,7 +172,7 @@ class HeadGrad {
     }
   }
 
-  const GlaScanGradArgs<T>& g_;
+  const Gradient<GlaScanArgs<T>>& g_;
   const GlaScanArgs<T>& a_;
   const int64_t b_, h_;
   float *dQ_, *dK_, *dG_, *do_, *wide_, *dA_, *passing_, *dS_, *S_[kSpan];
@@ -180,13 +181,14 @@ class HeadGrad {
 };
 
 template <class T>
-void GlaScanGrad(const GlaScanGradArgs<T>& g) {
+void GlaScanGrad(const Gradient<GlaScanArgs<T>>& g) {
   const GlaScanArgs<T>& a = g.forward;
   ParallelFor(a.B * a.H, [&](int64_t i) { HeadGrad<T>(g, i / a.H, i % a.H).Run(); });
 }
 
 }  // namespace
 
-TESSERA_KERNEL(GlaScanGrad)
+TESSERA_KERNEL_OF(Gradient<GlaScanArgs<float>>, GlaScanGrad)
+TESSERA_KERNEL_OF(Gradient<GlaScanArgs<bf16>>, GlaScanGrad)
 
 }  // namespace tessera::TESSERA_ISA

@@ -29,7 +29,7 @@ struct GlaGradTile : Chunk_ {
 // meets what came forward from the keys. `passing` is what the state that passes the chunk by owes
 // to each of its decays.
 template <class Tile, class T>
-__device__ __forceinline__ void ChannelGrads(const GlaScanGradArgs<T>& g, Tile& w, int k,
+__device__ __forceinline__ void ChannelGrads(const Gradient<GlaScanArgs<T>>& g, Tile& w, int k,
                                              float passing, int64_t row, int64_t h, int64_t count) {
   const GlaScanArgs<T>& a = g.forward;
   const auto key = [&](int s) { return ToFloat(w.k[s * Tile::kPitchK + k]); };
@@ -58,8 +58,9 @@ __device__ __forceinline__ void ChannelGrads(const GlaScanGradArgs<T>& g, Tile& 
     float& dq = w.dq()[t * Tile::kPitchDecay + k];
     const float from_start = dq * w.since[t * Tile::kPitchDecay + k];
     entering += from_start * q;
-    if (g.dq != nullptr)
-      PutGrad(g.dq + (row + t) * g.dq_stride + h * a.K + k, (from_start + z) * a.scale, g.dq_mode);
+    if (g.d.q.data != nullptr)
+      PutGrad(g.d.q.data + (row + t) * g.d.q.stride + h * a.K + k, (from_start + z) * a.scale,
+              g.d.q.mode);
     dq = entering;
   }
   float leaving = passing;
@@ -69,9 +70,10 @@ __device__ __forceinline__ void ChannelGrads(const GlaScanGradArgs<T>& g, Tile& 
     const int at = t * Tile::kPitchDecay + k;
     const float from_end = w.dk[at] * w.until[at], decay = dg[t] + w.dq()[at] + leaving;
     leaving += from_end * key(t);
-    if (g.dk != nullptr)
-      PutGrad(g.dk + (row + t) * g.dk_stride + h * a.K + k, from_end + dk[t], g.dk_mode);
-    if (g.dg != nullptr) PutGrad(g.dg + (row + t) * g.dg_stride + h * a.K + k, decay, g.dg_mode);
+    if (g.d.k.data != nullptr)
+      PutGrad(g.d.k.data + (row + t) * g.d.k.stride + h * a.K + k, from_end + dk[t], g.d.k.mode);
+    if (g.d.g.data != nullptr)
+      PutGrad(g.d.g.data + (row + t) * g.d.g.stride + h * a.K + k, decay, g.d.g.mode);
   }
 }
 
@@ -84,7 +86,7 @@ __device__ __forceinline__ void StoreSquare(float (&f)[1][2][4], float* to, int 
 // chunk's start is made again from that at the span's.
 template <class Tile, class T>
 __global__ void __launch_bounds__(kGlaThreads)
-    GlaGradKernel(GlaScanGradArgs<T> g, StateArray dstates, bool aligned) {
+    GlaGradKernel(Gradient<GlaScanArgs<T>> g, StateArray dstates, bool aligned) {
   using F = Fragments<T>;
   constexpr int kPitchV = Tile::kPitchV;
   TESSERA_DYNAMIC_SHARED(Tile, tile);
@@ -94,9 +96,10 @@ __global__ void __launch_bounds__(kGlaThreads)
   const int64_t span = place.x, h = place.y, b = place.z;
   const int64_t size = a.K * a.V;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, column = 16 * warp;
-  const float* const start = span > 0 ? a.kept + ((b * (a.spans() - 1) + span - 1) * a.H + h) * size
-                             : a.state != nullptr ? a.state + (b * a.H + h) * size
-                                                  : nullptr;
+  const float* const start = span > 0
+                                 ? a.kept.data + ((b * (a.spans() - 1) + span - 1) * a.H + h) * size
+                             : a.state.data != nullptr ? a.state.data + (b * a.H + h) * size
+                                                       : nullptr;
   typename Tile::State S, dS;
   LoadState<Tile>(dS, a.K, a.V, StateAt(dstates, b, span, h, a.H, size));
   for (int64_t n = ChunksOf(a, span) - 1; n >= 0; --n) {
@@ -108,9 +111,9 @@ __global__ void __launch_bounds__(kGlaThreads)
     }
     const int64_t count = a.T - t0 < kC ? a.T - t0 : kC;
     FillChunk<Side::kBoth>(a, b, h, t0, aligned, chunk, [&](int64_t rows) {
-      StartRows<Tile::kV>(tile->dout,
-                          g.dout == nullptr ? nullptr : g.dout + row * g.dout_stride + h * a.V,
-                          g.dout_stride, rows, a.V, aligned);
+      StartRows<Tile::kV>(
+          tile->dout, g.d.o.data == nullptr ? nullptr : g.d.o.data + row * g.d.o.stride + h * a.V,
+          g.d.o.stride, rows, a.V, aligned);
     });
     StoreState(S, chunk);
     PairScores(chunk, a.scale);
@@ -145,14 +148,14 @@ __global__ void __launch_bounds__(kGlaThreads)
       StoreSquare(dk, tile->dk + column, Tile::kPitchDecay);
     }
     // dv = A^T do + (k o until) dS.
-    if (g.dv != nullptr && column < Tile::kV) {
+    if (g.d.v.data != nullptr && column < Tile::kV) {
       float dv[1][2][4] = {};
       F::template StoredRows<Tile::kK, 16, kPitchV>(tile->k_until, tile->state + column, dv);
       F::template Columns<kC, 16, Tile::kPitchA, kPitchV>(tile->pairs, tile->dout + column,
                                                           Unscaled{}, dv);
-      PutPairs<T>(dv, a.V - column, aligned, g.dv_mode, [&](int r) -> T* {
+      PutPairs<T>(dv, a.V - column, aligned, g.d.v.mode, [&](int r) -> T* {
         const int t = FragmentRow(r);
-        return t < count ? g.dv + (row + t) * g.dv_stride + h * a.V + column : nullptr;
+        return t < count ? g.d.v.data + (row + t) * g.d.v.stride + h * a.V + column : nullptr;
       });
     }
     __syncthreads();
@@ -166,7 +169,7 @@ __global__ void __launch_bounds__(kGlaThreads)
 }
 
 template <class T>
-void GlaScanGrad(const GlaScanGradArgs<T>& g) {
+void GlaScanGrad(const Gradient<GlaScanArgs<T>>& g) {
   const GlaScanArgs<T>& a = g.forward;
   if (a.B * a.T * a.H == 0) return;
   const int64_t heads = a.B * a.spans() * a.H;
@@ -175,12 +178,13 @@ void GlaScanGrad(const GlaScanGradArgs<T>& g) {
   float* const whole = states + heads * a.K * a.V;
   const StateArray dstates = Dense(states, a.spans(), nullptr);
   const bool aligned =
-      AlignedRows(a) && Aligned(g.dout, g.dout_stride) && Aligned(g.dv, g.dv_stride);
+      AlignedRows(a) && Aligned(g.d.o.data, g.d.o.stride) && Aligned(g.d.v.data, g.d.v.stride);
   ByHeadSize(a, [&](auto type) {
     using Tile = GlaGradTile<typename decltype(type)::type>;
     static_assert(sizeof(Tile) <= kSharedBytes);
-    LaunchStates<Pass::kBackward, typename Tile::Chunk, T>(
-        a, g.dout, g.dout_stride, aligned, dstates, whole, g.dlast_state, g.dstate, g.dstate_mode);
+    LaunchStates<Pass::kBackward, typename Tile::Chunk, T>(a, g.d.o.data, g.d.o.stride, aligned,
+                                                           dstates, whole, g.d.last_state.data,
+                                                           g.d.state.data, g.d.state.mode);
     Launch(GlaGradKernel<Tile, T>, FoldedGrid(a.spans(), a.H, a.B), dim3{kGlaThreads}, sizeof(Tile),
            g, dstates, aligned);
   });
@@ -188,6 +192,7 @@ void GlaScanGrad(const GlaScanGradArgs<T>& g) {
 
 }  // namespace
 
-TESSERA_DEVICE_KERNEL(GlaScanGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<GlaScanArgs<float>>, GlaScanGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<GlaScanArgs<bf16>>, GlaScanGrad)
 
 }  // namespace tessera::TESSERA_DEVICE

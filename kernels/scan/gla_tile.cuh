@@ -61,8 +61,9 @@ void ByHeadSize(const GlaScanArgs<T>& a, Use&& use) {
 // Whether rows of all heads can be copied 16 bytes at a time.
 template <class T>
 bool AlignedRows(const GlaScanArgs<T>& a) {
-  return a.K % kVector<T> == 0 && a.V % kVector<T> == 0 && Aligned(a.q, a.q_stride) &&
-         Aligned(a.k, a.k_stride) && Aligned(a.v, a.v_stride) && Aligned(a.g, a.g_stride);
+  return a.K % kVector<T> == 0 && a.V % kVector<T> == 0 && Aligned(a.q.data, a.q.stride) &&
+         Aligned(a.k.data, a.k.stride) && Aligned(a.v.data, a.v.stride) &&
+         Aligned(a.g.data, a.g.stride);
 }
 
 // Begins to copy a chunk's `width` columns from rows `stride` apart; rows that are not there are 0.
@@ -86,13 +87,17 @@ __device__ __forceinline__ void FillChunk(const GlaScanArgs<T>& a, int64_t b, in
   constexpr bool kQueries = (static_cast<int>(kSide) & 2) != 0;
   const int64_t row = b * a.T + t0, count = a.T - t0 < kC ? a.T - t0 : kC;
   __syncthreads();
-  StartRows<Tile::kK>(c.gate, a.g + row * a.g_stride + h * a.K, a.g_stride, count, a.K, aligned);
+  StartRows<Tile::kK>(c.gate, a.g.data + row * a.g.stride + h * a.K, a.g.stride, count, a.K,
+                      aligned);
   if (kKeys) {
-    StartRows<Tile::kK>(c.k, a.k + row * a.k_stride + h * a.K, a.k_stride, count, a.K, aligned);
-    StartRows<Tile::kV>(c.v, a.v + row * a.v_stride + h * a.V, a.v_stride, count, a.V, aligned);
+    StartRows<Tile::kK>(c.k, a.k.data + row * a.k.stride + h * a.K, a.k.stride, count, a.K,
+                        aligned);
+    StartRows<Tile::kV>(c.v, a.v.data + row * a.v.stride + h * a.V, a.v.stride, count, a.V,
+                        aligned);
   }
   if (kQueries)
-    StartRows<Tile::kK>(c.q, a.q + row * a.q_stride + h * a.K, a.q_stride, count, a.K, aligned);
+    StartRows<Tile::kK>(c.q, a.q.data + row * a.q.stride + h * a.K, a.q.stride, count, a.K,
+                        aligned);
   start_more(count);
   cp_async_commit();
   cp_async_wait<0>();
@@ -102,7 +107,8 @@ __device__ __forceinline__ void FillChunk(const GlaScanArgs<T>& a, int64_t b, in
   const int way = static_cast<int>(threadIdx.x) / Tile::kK;
   const auto decay = [&](int t) -> float {
     if (t >= count) return 1;
-    const bool starts = a.start != nullptr && a.start[row + t] == static_cast<int>(t0) + t;
+    const bool starts =
+        a.start.data != nullptr && a.start.data[row + t] == static_cast<int>(t0) + t;
     return starts ? 0 : expf(ToFloat(c.gate[t * Tile::kPitchK + i]));
   };
   float p = 1;

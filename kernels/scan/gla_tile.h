@@ -40,17 +40,18 @@ struct GlaTiles {
     const auto at = [&](const T* x, int64_t stride, int64_t width) {
       return x + row * stride + h * width;
     };
-    LoadRows(at(a.v, a.v_stride, V), a.v_stride, rows, V, v, ldv);
-    const T *q = at(a.q, a.q_stride, K), *k = at(a.k, a.k_stride, K), *g = at(a.g, a.g_stride, K);
+    LoadRows(at(a.v.data, a.v.stride, V), a.v.stride, rows, V, v, ldv);
+    const T *q = at(a.q.data, a.q.stride, K), *k = at(a.k.data, a.k.stride, K),
+            *g = at(a.g.data, a.g.stride, K);
     // Row by row, since tokens lie a power of two apart and a walk down them would meet few sets of
     // the cache.
     for (int64_t t = 0; t < rows; ++t) {
-      const bool starts = a.start != nullptr && a.start[row + t] == t0 + t;
+      const bool starts = a.start.data != nullptr && a.start.data[row + t] == t0 + t;
       ForLanes(K, [&](int64_t i, int n) {
         const int64_t to = t * ldk + i;
-        Store(Q + to, LoadPart(q + t * a.q_stride + i, n) * a.scale);
-        Store(Kt + to, LoadPart(k + t * a.k_stride + i, n));
-        Store(decay + to, starts ? Vec{} : Exp(LoadPart(g + t * a.g_stride + i, n)));
+        Store(Q + to, LoadPart(q + t * a.q.stride + i, n) * a.scale);
+        Store(Kt + to, LoadPart(k + t * a.k.stride + i, n));
+        Store(decay + to, starts ? Vec{} : Exp(LoadPart(g + t * a.g.stride + i, n)));
       });
     }
     for (int64_t i = 0; i < padded; i += kLanes) {
