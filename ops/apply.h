@@ -65,6 +65,8 @@ class Bind {
     view = {t.data<T>(), t.stride()};
     held.push_back(t);
   }
+  template <class T>
+  void GradWorkspace(const char*, View<T>&, Dims) {}
   void Finish() const;
 
   std::vector<Tensor> outputs, held;
@@ -92,6 +94,8 @@ struct Forget {
   }
   template <class T>
   void Kept(const char*, View<T>&, Dims) {}
+  template <class T>
+  void GradWorkspace(const char*, View<T>&, Dims) {}
 };
 
 // Gives the gradients of a list their places.
@@ -125,12 +129,19 @@ class Place {
   void Kept(const char*, View<T>& view, Dims) {
     view = {};
   }
+  // The derivative's own memory, for as long as this object lives.
+  template <class T>
+  void GradWorkspace(const char*, View<T>& view, Dims dims) {
+    workspaces_.push_back(ctx_.New(ShapeOf(dims), kDTypeOf<T>));
+    view = {workspaces_.back().data<T>(), workspaces_.back().stride()};
+  }
 
  private:
   Context& ctx_;
   const char* op_;
   const std::vector<GradRef>& to_;
   std::span<const Tensor> arrived_;
+  std::vector<Tensor> workspaces_;
   size_t in_ = 0, out_ = 0;
 };
 

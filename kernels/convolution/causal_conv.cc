@@ -24,13 +24,14 @@ void KeepLast(const CausalConvArgs<T>& a, const ConvTask& task) {
   const int64_t kept = a.W - 1, reach = Smaller(kept - 1, Reach(a, task.b, a.T - 1));
   for (int64_t i = 0; i < kept; ++i) {
     const int64_t token = a.T - kept + i;
-    float* out = a.last_state + (task.b * kept + i) * a.C + task.c;
+    float* out = a.last_state.data + (task.b * kept + i) * a.C + task.c;
     if (a.T - 1 - token > reach) {
       FillZero(out, task.width);
     } else if (token >= 0) {
-      LoadRows(a.x + (task.b * a.T + token) * a.x_stride + task.c, 0, 1, task.width, out, 0);
-    } else if (a.state != nullptr) {
-      LoadRows(a.state + (task.b * kept + kept + token) * a.C + task.c, 0, 1, task.width, out, 0);
+      LoadRows(a.x.data + (task.b * a.T + token) * a.x.stride + task.c, 0, 1, task.width, out, 0);
+    } else if (a.state.data != nullptr) {
+      LoadRows(a.state.data + (task.b * kept + kept + token) * a.C + task.c, 0, 1, task.width, out,
+               0);
     } else {
       FillZero(out, task.width);
     }
@@ -45,18 +46,18 @@ void RunTask(const CausalConvArgs<T>& a, const ConvTask& task) {
   LoadTaps(a, task, taps);
   for (int64_t t = task.begin; t < task.end; t += kConvRows) {
     const int64_t rows = Smaller(kConvRows, task.end - t);
-    T* y = a.y + (task.b * a.T + t) * a.y_stride + task.c;
+    T* y = a.y.data + (task.b * a.T + t) * a.y.stride + task.c;
     if (IsEdge(a, task.b, t, rows)) {
       ConvWindow<float> window;
       StageWindow(a, task, t, rows, stage, &window);
-      Block<kW, true>(window, taps, a.activation, rows, task.width, y, a.y_stride);
+      Block<kW, true>(window, taps, a.activation, rows, task.width, y, a.y.stride);
     } else {
       ConvWindow<T> window;
       PointWindow(a, task, t, rows, &window);
-      Block<kW, false>(window, taps, a.activation, rows, task.width, y, a.y_stride);
+      Block<kW, false>(window, taps, a.activation, rows, task.width, y, a.y.stride);
     }
   }
-  if (a.last_state != nullptr && task.end == a.T) KeepLast(a, task);
+  if (a.last_state.data != nullptr && task.end == a.T) KeepLast(a, task);
 }
 
 template <class T>

@@ -10,8 +10,8 @@ namespace {
 template <class T>
 __device__ __forceinline__ int64_t Reach(const CausalConvArgs<T>& a, int64_t b, int64_t t) {
   const int64_t all = a.W - 1;
-  if (a.start == nullptr) return all;
-  const int64_t since = t - a.start[b * a.T + t];
+  if (a.start.data == nullptr) return all;
+  const int64_t since = t - a.start.data[b * a.T + t];
   return since < all ? since : all;
 }
 
@@ -19,15 +19,15 @@ __device__ __forceinline__ int64_t Reach(const CausalConvArgs<T>& a, int64_t b, 
 template <class T>
 __device__ __forceinline__ float InputAt(const CausalConvArgs<T>& a, int64_t b, int64_t t,
                                          int64_t c) {
-  if (t >= 0) return ToFloat(a.x[(b * a.T + t) * a.x_stride + c]);
-  return a.state == nullptr ? 0 : a.state[(b * (a.W - 1) + a.W - 1 + t) * a.C + c];
+  if (t >= 0) return ToFloat(a.x.data[(b * a.T + t) * a.x.stride + c]);
+  return a.state.data == nullptr ? 0 : a.state.data[(b * (a.W - 1) + a.W - 1 + t) * a.C + c];
 }
 
 // N channels of it at once; 0 before the state.
 template <int kW, int N, class T>
 __device__ __forceinline__ void ReadInputs(const CausalConvArgs<T>& a, int64_t b, int64_t t,
                                            int64_t c, float (&x)[N]) {
-  if (t >= 0) return Load(a.x + (b * a.T + t) * a.x_stride + c, x);
+  if (t >= 0) return Load(a.x.data + (b * a.T + t) * a.x.stride + c, x);
 #pragma unroll
   for (int i = 0; i < N; ++i) x[i] = t < 1 - kW ? 0 : InputAt(a, b, t, c + i);
 }
@@ -38,7 +38,7 @@ __device__ __forceinline__ void ReadTaps(const CausalConvArgs<T>& a, int64_t c, 
   float some[kOnce];
 #pragma unroll
   for (int i = 0; i < N * kW; i += kOnce) {
-    Load(a.weight + c * kW + i, some);
+    Load(a.weight.data + c * kW + i, some);
 #pragma unroll
     for (int j = 0; j < kOnce; ++j) w[(i + j) / kW][(i + j) % kW] = some[j];
   }
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) ConvKernel(CausalConvArgs<T> a) {
   float w[N][kW], bias[N], x[kW][N], next[N];  // x[l]: l tokens back
   ReadTaps(a, c, w);
 #pragma unroll
-  for (int i = 0; i < N; ++i) bias[i] = a.bias == nullptr ? 0 : a.bias[c + i];
+  for (int i = 0; i < N; ++i) bias[i] = a.bias.data == nullptr ? 0 : a.bias.data[c + i];
 #pragma unroll
   for (int l = 1; l < kW; ++l) ReadInputs<kW>(a, b, begin - l, c, x[l - 1]);
   ReadInputs<kW>(a, b, begin, c, next);
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads) ConvKernel(CausalConvArgs<T> a) {
         if (l <= reach) u[i] += w[i][kW - 1 - l] * x[l][i];
       if (a.activation == ConvActivation::kSilu) u[i] = Silu(u[i]);
     }
-    Store(a.y + (b * a.T + t) * a.y_stride + c, u);
+    Store(a.y.data + (b * a.T + t) * a.y.stride + c, u);
   }
 }
 
@@ -96,7 +96,7 @@ struct LastStateBody {
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
     const int64_t kept = a.W - 1, b = row / kept, token = a.T - kept + row % kept;
     const bool seen = a.T - 1 - token <= Reach(a, b, a.T - 1);
-    a.last_state[row * a.C + c] = seen ? InputAt(a, b, token, c) : 0;
+    a.last_state.data[row * a.C + c] = seen ? InputAt(a, b, token, c) : 0;
   }
 };
 
@@ -105,8 +105,8 @@ void ConvOfWidth(const CausalConvArgs<T>& a) {
   if constexpr (kW <= CausalConvArgs<T>::kMaxWidth) {
     if (a.W != kW) return ConvOfWidth<kW + 1, T>(a);
     constexpr int N = kVector<T>;
-    const bool wide = a.C % N == 0 && Aligned(a.x, a.x_stride) && Aligned(a.y, a.y_stride) &&
-                      Aligned(a.weight, 4);
+    const bool wide = a.C % N == 0 && Aligned(a.x.data, a.x.stride) &&
+                      Aligned(a.y.data, a.y.stride) && Aligned(a.weight.data, 4);
     const int64_t per = wide ? N : 1;
     Launch(wide ? ConvKernel<kW, N, T> : ConvKernel<kW, 1, T>,
            FoldedGrid(CeilDivide(a.C, per * kThreads), CeilDivide(a.T, kForwardRun), a.B),
@@ -117,17 +117,18 @@ void ConvOfWidth(const CausalConvArgs<T>& a) {
 template <class T>
 void CausalConv(const CausalConvArgs<T>& a) {
   if (a.B * a.T * a.C > 0) ConvOfWidth<2, T>(a);
-  if (a.last_state != nullptr) ForElements<float>(a.B * (a.W - 1), a.C, false, LastStateBody<T>{a});
+  if (a.last_state.data != nullptr)
+    ForElements<float>(a.B * (a.W - 1), a.C, false, LastStateBody<T>{a});
 }
 
 // dL/d(last state) of the place of a token, 0 where it has none.
 template <class T>
-__device__ __forceinline__ float LastGrad(const CausalConvGradArgs<T>& g, int64_t b, int64_t token,
-                                          int64_t c) {
+__device__ __forceinline__ float LastGrad(const Gradient<CausalConvArgs<T>>& g, int64_t b,
+                                          int64_t token, int64_t c) {
   const CausalConvArgs<T>& a = g.forward;
   const int64_t back = a.T - 1 - token;
-  if (g.dlast_state == nullptr || back > a.W - 2 || back > Reach(a, b, a.T - 1)) return 0;
-  return g.dlast_state[(b * (a.W - 1) + a.W - 2 - back) * a.C + c];
+  if (g.d.last_state.data == nullptr || back > a.W - 2 || back > Reach(a, b, a.T - 1)) return 0;
+  return g.d.last_state.data[(b * (a.W - 1) + a.W - 2 - back) * a.C + c];
 }
 
 // Block (i, r, b): thread j goes through run r of batch row b from its last token to its first, for
@@ -135,19 +136,21 @@ __device__ __forceinline__ float LastGrad(const CausalConvGradArgs<T>& g, int64_
 // where they belong to the next run, the inputs before it, and the sums for taps and bias of its
 // run. Neighbours have neighbouring channels; nothing is shared.
 template <int kW, int N, class T>
-__global__ void __launch_bounds__(kThreads) ConvGradKernel(CausalConvGradArgs<T> g) {
+__global__ void __launch_bounds__(kThreads) ConvGradKernel(Gradient<CausalConvArgs<T>> g) {
   const CausalConvArgs<T>& a = g.forward;
-  const GridPlace place = PlaceInGrid((a.C + N * kThreads - 1) / (N * kThreads), g.cuda_runs());
+  const GridPlace place =
+      PlaceInGrid((a.C + N * kThreads - 1) / (N * kThreads), g.forward.cuda_runs());
   const int64_t columns = place.x, run = place.y, b = place.z;
   const int64_t c = N * (columns * kThreads + threadIdx.x);
   if (c >= a.C) return;
-  const int64_t begin = run * g.kCudaRun, end = begin + g.kCudaRun < a.T ? begin + g.kCudaRun : a.T;
+  const int64_t begin = run * g.forward.kCudaRun,
+                end = begin + g.forward.kCudaRun < a.T ? begin + g.forward.kCudaRun : a.T;
   float w[N][kW], bias[N], sum[kW + 1][N] = {}, du[kW][N] = {}, x[kW][N], next_x[N] = {},
                                     dy[N] = {};
   int64_t reach[kW];
   ReadTaps(a, c, w);
 #pragma unroll
-  for (int i = 0; i < N; ++i) bias[i] = a.bias == nullptr ? 0 : a.bias[c + i];
+  for (int i = 0; i < N; ++i) bias[i] = a.bias.data == nullptr ? 0 : a.bias.data[c + i];
 #pragma unroll
   for (int j = 0; j < kW; ++j) reach[j] = -1;  // of a token past the end: nobody
   const int64_t last = (end + kW - 1 < a.T ? end + kW - 1 : a.T) - 1;
@@ -156,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) ConvGradKernel(CausalConvGradArgs<T>
   for (int64_t t = last; t >= begin; --t) {
     const int64_t row = b * a.T + t;
     ReadInputs<kW>(a, b, t - (kW - 1), c, next_x);
-    if (g.dy != nullptr) Load(g.dy + row * g.dy_stride + c, dy);
+    if (g.d.y.data != nullptr) Load(g.d.y.data + row * g.d.y.stride + c, dy);
 #pragma unroll
     for (int l = kW - 1; l > 0; --l) {
       reach[l] = reach[l - 1];
@@ -185,14 +188,15 @@ __global__ void __launch_bounds__(kThreads) ConvGradKernel(CausalConvGradArgs<T>
       for (int l = 0; l < kW; ++l)
         if (l <= reach[l]) dx[i] += w[i][kW - 1 - l] * du[l][i];
     }
-    if (t < end && g.dx != nullptr) PutGrad(g.dx + row * g.dx_stride + c, dx, g.dx_mode);
+    if (t < end && g.d.x.data != nullptr)
+      PutGrad(g.d.x.data + row * g.d.x.stride + c, dx, g.d.x.mode);
   }
-  float* part = g.workspace + (b * g.cuda_runs() + run) * (kW + 1) * a.C + c;
+  float* part = g.d.workspace.data + (b * g.forward.cuda_runs() + run) * (kW + 1) * a.C + c;
 #pragma unroll
   for (int j = 0; j <= kW; ++j)
 #pragma unroll
     for (int i = 0; i < N; ++i) part[j * a.C + i] = sum[j][i];
-  if (run > 0 || g.dstate == nullptr) return;
+  if (run > 0 || g.d.state.data == nullptr) return;
     // Place j of the state is token j - (kW - 1); token t <= j reaches it, and du[t] is t's.
 #pragma unroll
   for (int j = 0; j < kW - 1; ++j)
@@ -202,21 +206,21 @@ __global__ void __launch_bounds__(kThreads) ConvGradKernel(CausalConvGradArgs<T>
 #pragma unroll
       for (int t = 0; t <= j; ++t)
         if (t + kW - 1 - j <= reach[t]) d += w[i][j - t] * du[t][i];
-      PutGrad(g.dstate + (b * (kW - 1) + j) * a.C + c + i, d, g.dstate_mode);
+      PutGrad(g.d.state.data + (b * (kW - 1) + j) * a.C + c + i, d, g.d.state.mode);
     }
 }
 
 // dweight[c, j] = the sum over runs; a thread a tap of a channel.
 template <class T>
-__global__ void __launch_bounds__(kThreads) TapGradKernel(CausalConvGradArgs<T> g) {
+__global__ void __launch_bounds__(kThreads) TapGradKernel(Gradient<CausalConvArgs<T>> g) {
   const int64_t C = g.forward.C, W = g.forward.W, j = blockIdx.y;
   const int64_t c = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (c >= C) return;
   float sum = 0;
 #pragma unroll 8
-  for (int64_t p = 0; p < g.forward.B * g.cuda_runs(); ++p)
-    sum += g.workspace[(p * (W + 1) + j) * C + c];
-  PutGrad(g.dweight + c * W + j, sum, g.dweight_mode);
+  for (int64_t p = 0; p < g.forward.B * g.forward.cuda_runs(); ++p)
+    sum += g.d.workspace.data[(p * (W + 1) + j) * C + c];
+  PutGrad(g.d.weight.data + c * W + j, sum, g.d.weight.mode);
 }
 
 // Whether rows can be read four elements at a time.
@@ -226,32 +230,34 @@ bool AlignedFour(const T* p, int64_t stride) {
 }
 
 template <int kW, class T>
-void GradOfWidth(const CausalConvGradArgs<T>& g) {
+void GradOfWidth(const Gradient<CausalConvArgs<T>>& g) {
   const CausalConvArgs<T>& a = g.forward;
   if constexpr (kW <= CausalConvArgs<T>::kMaxWidth) {
     if (a.W != kW) return GradOfWidth<kW + 1, T>(g);
     const auto columns = static_cast<unsigned>(CeilDivide(a.C, kThreads));
-    const bool wide = a.C % 4 == 0 && AlignedFour(a.x, a.x_stride) &&
-                      AlignedFour(g.dy, g.dy_stride) && AlignedFour(g.dx, g.dx_stride) &&
-                      AlignedFour(a.weight, 4);
+    const bool wide = a.C % 4 == 0 && AlignedFour(a.x.data, a.x.stride) &&
+                      AlignedFour(g.d.y.data, g.d.y.stride) &&
+                      AlignedFour(g.d.x.data, g.d.x.stride) && AlignedFour(a.weight.data, 4);
     Launch(wide ? ConvGradKernel<kW, 4, T> : ConvGradKernel<kW, 1, T>,
-           FoldedGrid(CeilDivide(a.C, kThreads * (wide ? 4 : 1)), g.cuda_runs(), a.B),
+           FoldedGrid(CeilDivide(a.C, kThreads * (wide ? 4 : 1)), g.forward.cuda_runs(), a.B),
            dim3{kThreads}, 0, g);
-    if (g.dweight != nullptr) Launch(TapGradKernel<T>, dim3{columns, kW}, dim3{kThreads}, 0, g);
-    if (g.dbias != nullptr)
-      LaunchSumParts(g.workspace + kW * a.C, a.B * g.cuda_runs(), (kW + 1) * a.C, a.C, g.dbias,
-                     g.dbias_mode);
+    if (g.d.weight.data != nullptr)
+      Launch(TapGradKernel<T>, dim3{columns, kW}, dim3{kThreads}, 0, g);
+    if (g.d.bias.data != nullptr)
+      LaunchSumParts(g.d.workspace.data + kW * a.C, a.B * g.forward.cuda_runs(), (kW + 1) * a.C,
+                     a.C, g.d.bias.data, g.d.bias.mode);
   }
 }
 
 template <class T>
-void CausalConvGrad(const CausalConvGradArgs<T>& g) {
+void CausalConvGrad(const Gradient<CausalConvArgs<T>>& g) {
   GradOfWidth<2, T>(g);
 }
 
 }  // namespace
 
 TESSERA_DEVICE_KERNEL(CausalConv)
-TESSERA_DEVICE_KERNEL(CausalConvGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<CausalConvArgs<float>>, CausalConvGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<CausalConvArgs<bf16>>, CausalConvGrad)
 
 }  // namespace tessera::TESSERA_DEVICE

@@ -67,7 +67,7 @@ void Block(const ConvWindow<P>& window, const GradRows<T>& g, ConvActivation act
 template <int kW, class T>
 class TaskGrad {
  public:
-  TaskGrad(const CausalConvGradArgs<T>& g, const ConvTask& task)
+  TaskGrad(const Gradient<CausalConvArgs<T>>& g, const ConvTask& task)
       : g_(g), a_(g.forward), task_(task) {
     const int64_t lines = kWindow + 3 * kTaps + 2;
     Pieces pieces(static_cast<float*>(ThreadScratch(lines * kConvColumns * 4)));
@@ -84,10 +84,11 @@ class TaskGrad {
     const int64_t blocks = (task_.end - task_.begin + kConvRows - 1) / kConvRows;
     for (int64_t i = blocks - 1; i >= 0; --i) {
       const int64_t t = task_.begin + i * kConvRows;
-      RunBlock(t, Smaller(kConvRows, task_.end - t), g_.dx);
+      RunBlock(t, Smaller(kConvRows, task_.end - t), g_.d.x.data);
     }
-    if (task_.begin == 0 && g_.dstate != nullptr) StateGrad();
-    float* out = g_.workspace + (task_.b * g_.runs() + task_.run) * (kW + 1) * a_.C + task_.c;
+    if (task_.begin == 0 && g_.d.state.data != nullptr) StateGrad();
+    float* out =
+        g_.d.workspace.data + (task_.b * g_.forward.runs() + task_.run) * (kW + 1) * a_.C + task_.c;
     StoreRows(carried_.sums, kConvColumns, kW + 1, task_.width, out, a_.C, Grad::kOverwrite);
   }
 
@@ -103,12 +104,13 @@ class TaskGrad {
 
   void RunBlock(int64_t t, int64_t rows, T* dx) {
     const int64_t row = task_.b * a_.T + t;
-    GradRows<T> rows_of{.dy = g_.dy == nullptr ? nullptr : g_.dy + row * g_.dy_stride + task_.c,
-                        .dy_stride = g_.dy_stride,
-                        .dx = dx == nullptr ? nullptr : dx + row * g_.dx_stride + task_.c,
-                        .dx_stride = g_.dx_stride,
-                        .mode = g_.dx_mode,
-                        .last = {}};
+    GradRows<T> rows_of{
+        .dy = g_.d.y.data == nullptr ? nullptr : g_.d.y.data + row * g_.d.y.stride + task_.c,
+        .dy_stride = g_.d.y.stride,
+        .dx = dx == nullptr ? nullptr : dx + row * g_.d.x.stride + task_.c,
+        .dx_stride = g_.d.x.stride,
+        .mode = g_.d.x.mode,
+        .last = {}};
     bool edge = IsEdge(a_, task_.b, t, rows) || t + rows > a_.T - (kW - 1);
     for (int l = 0; l < kW - 1; ++l) edge |= carried_.later_reach[l] < kW - 1;
     if (edge) {
@@ -128,17 +130,17 @@ class TaskGrad {
   // The gradient of a token's place in the last state, or null.
   const float* LastGrad(int64_t token) const {
     const int64_t back = a_.T - 1 - token;
-    if (g_.dlast_state == nullptr || back > Smaller(kW - 2, Reach(a_, task_.b, a_.T - 1)))
+    if (g_.d.last_state.data == nullptr || back > Smaller(kW - 2, Reach(a_, task_.b, a_.T - 1)))
       return nullptr;
-    return g_.dlast_state + (task_.b * (kW - 1) + kW - 2 - back) * a_.C + task_.c;
+    return g_.d.last_state.data + (task_.b * (kW - 1) + kW - 2 - back) * a_.C + task_.c;
   }
 
   void StateGrad() {
     for (int64_t j = 0; j < kW - 1; ++j) {
-      float* out = g_.dstate + (task_.b * (kW - 1) + j) * a_.C + task_.c;
+      float* out = g_.d.state.data + (task_.b * (kW - 1) + j) * a_.C + task_.c;
       const float* last = LastGrad(j - (kW - 1));
       ForLanes(task_.width, [&](int64_t i, int n) {
-        Vec v = g_.dstate_mode == Grad::kAccumulate ? LoadPart(out + i, n) : Vec{};
+        Vec v = g_.d.state.mode == Grad::kAccumulate ? LoadPart(out + i, n) : Vec{};
         for (int64_t t = 0; t <= j && t < a_.T; ++t) {
           const int64_t l = t + kW - 1 - j;
           if (l > Reach(a_, task_.b, t)) continue;
@@ -151,7 +153,7 @@ class TaskGrad {
     }
   }
 
-  const CausalConvGradArgs<T>& g_;
+  const Gradient<CausalConvArgs<T>>& g_;
   const CausalConvArgs<T>& a_;
   const ConvTask& task_;
   Carried carried_;
@@ -159,17 +161,17 @@ class TaskGrad {
 
 // Adds up what the runs have summed, in order.
 template <class T>
-void AddRuns(const CausalConvGradArgs<T>& g) {
-  const int64_t C = g.forward.C, W = g.forward.W, parts = g.forward.B * g.runs();
+void AddRuns(const Gradient<CausalConvArgs<T>>& g) {
+  const int64_t C = g.forward.C, W = g.forward.W, parts = g.forward.B * g.forward.runs();
   ParallelRanges(C, 64, [&](int64_t begin, int64_t end) {
     for (int64_t j = 0; j <= W; ++j) {
       float sums[64] = {};
       for (int64_t p = 0; p < parts; ++p) {
-        const float* x = g.workspace + (p * (W + 1) + j) * C;
+        const float* x = g.d.workspace.data + (p * (W + 1) + j) * C;
         for (int64_t c = begin; c < end; ++c) sums[c - begin] += x[c];
       }
-      float* out = j < W ? g.dweight : g.dbias;
-      const Grad mode = j < W ? g.dweight_mode : g.dbias_mode;
+      float* out = j < W ? g.d.weight.data : g.d.bias.data;
+      const Grad mode = j < W ? g.d.weight.mode : g.d.bias.mode;
       for (int64_t c = begin; out != nullptr && c < end; ++c) {
         float& y = j < W ? out[c * W + j] : out[c];
         y = mode == Grad::kAccumulate ? y + sums[c - begin] : sums[c - begin];
@@ -179,7 +181,7 @@ void AddRuns(const CausalConvGradArgs<T>& g) {
 }
 
 template <class T>
-void CausalConvGrad(const CausalConvGradArgs<T>& g) {
+void CausalConvGrad(const Gradient<CausalConvArgs<T>>& g) {
   const CausalConvArgs<T>& a = g.forward;
   ParallelFor(ConvTask::Count(a), [&](int64_t i) {
     const ConvTask task(a, i);
@@ -190,6 +192,7 @@ void CausalConvGrad(const CausalConvGradArgs<T>& g) {
 
 }  // namespace
 
-TESSERA_KERNEL(CausalConvGrad)
+TESSERA_KERNEL_OF(Gradient<CausalConvArgs<float>>, CausalConvGrad)
+TESSERA_KERNEL_OF(Gradient<CausalConvArgs<bf16>>, CausalConvGrad)
 
 }  // namespace tessera::TESSERA_ISA

@@ -13,7 +13,7 @@ namespace {
 
 // A task takes a run of tokens and some channels, block by block. A block is a few tokens, since
 // tokens lie far apart and more of them would meet in the same sets of the cache.
-constexpr int64_t kConvRun = CausalConvGradArgs<float>::kRun, kConvRows = 4, kConvColumns = 512;
+constexpr int64_t kConvRun = CausalConvArgs<float>::kRun, kConvRows = 4, kConvColumns = 512;
 constexpr int64_t kTaps = CausalConvArgs<float>::kMaxWidth, kWindow = kConvRows + kTaps - 1;
 
 struct ConvTask {
@@ -39,7 +39,7 @@ struct ConvTask {
 // How many tokens back t may look.
 template <class T>
 int64_t Reach(const CausalConvArgs<T>& a, int64_t b, int64_t t) {
-  return a.start == nullptr ? a.W - 1 : Smaller(a.W - 1, t - a.start[b * a.T + t]);
+  return a.start.data == nullptr ? a.W - 1 : Smaller(a.W - 1, t - a.start.data[b * a.T + t]);
 }
 
 // The rows of a block at t: in[W - 1 + r] is token t + r. Edge blocks, which touch the state or the
@@ -62,7 +62,7 @@ template <class T>
 void PointWindow(const CausalConvArgs<T>& a, const ConvTask& task, int64_t t, int64_t rows,
                  ConvWindow<T>* window) {
   for (int64_t i = 0; i < rows + a.W - 1; ++i)
-    window->in[i] = a.x + (task.b * a.T + t + i - (a.W - 1)) * a.x_stride + task.c;
+    window->in[i] = a.x.data + (task.b * a.T + t + i - (a.W - 1)) * a.x.stride + task.c;
 }
 
 template <class T>
@@ -73,10 +73,10 @@ void StageWindow(const CausalConvArgs<T>& a, const ConvTask& task, int64_t t, in
     float* row = stage + i * kConvColumns;
     window->in[i] = row;
     if (token >= 0) {
-      LoadRows(a.x + (task.b * a.T + token) * a.x_stride + task.c, 0, 1, task.width, row, 0);
-    } else if (a.state != nullptr) {
+      LoadRows(a.x.data + (task.b * a.T + token) * a.x.stride + task.c, 0, 1, task.width, row, 0);
+    } else if (a.state.data != nullptr) {
       const int64_t at = task.b * (a.W - 1) + a.W - 1 + token;
-      LoadRows(a.state + at * a.C + task.c, 0, 1, task.width, row, 0);
+      LoadRows(a.state.data + at * a.C + task.c, 0, 1, task.width, row, 0);
     } else {
       FillZero(row, task.width);
     }
@@ -90,9 +90,9 @@ template <class T>
 void LoadTaps(const CausalConvArgs<T>& a, const ConvTask& task, float* taps) {
   for (int64_t j = 0; j < a.W; ++j)
     for (int64_t i = 0; i < task.width; ++i)
-      taps[j * kConvColumns + i] = a.weight[(task.c + i) * a.W + j];
+      taps[j * kConvColumns + i] = a.weight.data[(task.c + i) * a.W + j];
   for (int64_t i = 0; i < task.width; ++i)
-    taps[a.W * kConvColumns + i] = a.bias == nullptr ? 0 : a.bias[task.c + i];
+    taps[a.W * kConvColumns + i] = a.bias.data == nullptr ? 0 : a.bias.data[task.c + i];
 }
 
 // Calls f with the width at hand as a constant.

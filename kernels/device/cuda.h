@@ -50,6 +50,8 @@ struct ShapesOfTensors {
   }
   template <class V>
   void Kept(const char*, const V&, Dims) {}
+  template <class V>
+  void GradWorkspace(const char*, const V&, Dims) {}
 };
 
 // " M=256 N=1024 K=256": the sizes among an op's arguments, for a message.

@@ -35,27 +35,27 @@ void RunHead(const SsdScanArgs<T>& a, const SsdTask& task, const SsdSteps& steps
              int64_t t0, int64_t rows, const SsdTiles& w) {
   const int64_t h = task.h + i, N = a.N, P = a.P;
   const SsdReach reach(steps.decay[i], rows);
-  const T* x = a.x + (task.b * a.T + t0) * a.x_stride + h * P;
+  const T* x = a.x.data + (task.b * a.T + t0) * a.x.stride + h * P;
   float* S = w.State(i, N);
-  ScaleRows(x, a.x_stride, steps.dt[i], rows, P, w.U, w.ldp);
+  ScaleRows(x, a.x.stride, steps.dt[i], rows, P, w.U, w.ldp);
 
   ForCausalRows(steps.decay[i], rows, [&](int64_t t, int64_t s, Vec L) {
     Store(w.M + t * w.ldq + s, Load(w.CB + t * w.ldq + s) * L);
   });
   TileProduct(rows, P, N, w.C, w.ldn, 1, S, w.ldp, w.Y, w.ldp, Grad::kOverwrite);
-  const Vec D = Splat(a.D != nullptr ? a.D[h] : 0);
+  const Vec D = Splat(a.D.data != nullptr ? a.D.data[h] : 0);
   for (int64_t t = 0; t < rows; ++t) {
     float* y = w.Y + t * w.ldp;
     ForLanes(P, [&](int64_t p, int n) {
-      const Vec skip = D * LoadPart(x + t * a.x_stride + p, n);
+      const Vec skip = D * LoadPart(x + t * a.x.stride + p, n);
       StorePart(y + p, LoadPart(y + p, n) * reach.since[t] + skip, n);
     });
   }
   AddLowerTimes(rows, P, w.M, w.ldq, w.U, w.ldp, w.Y, w.ldp);
-  StoreRows(w.Y, w.ldp, rows, P, a.y + (task.b * a.T + t0) * a.y_stride + h * P, a.y_stride,
+  StoreRows(w.Y, w.ldp, rows, P, a.y.data + (task.b * a.T + t0) * a.y.stride + h * P, a.y.stride,
             Grad::kOverwrite);
 
-  if (a.last_state == nullptr && t0 + rows == a.T) return;
+  if (a.last_state.data == nullptr && t0 + rows == a.T) return;
   ScaleRows(w.U, w.ldp, reach.until, rows, P, w.V, w.ldp);
   for (int64_t n = 0; n < N; ++n)
     ForLanes(P, [&](int64_t p, int k) {
@@ -73,8 +73,8 @@ void RunTask(const SsdScanArgs<T>& a, const SsdTask& task) {
   const SsdTiles w(a, &pieces);
   SsdSteps steps;
   for (int64_t i = 0; i < task.heads; ++i) {
-    if (a.state != nullptr) {
-      LoadRows(a.state + (task.b * a.H + task.h + i) * N * P, P, N, P, w.State(i, N), w.ldp);
+    if (a.state.data != nullptr) {
+      LoadRows(a.state.data + (task.b * a.H + task.h + i) * N * P, P, N, P, w.State(i, N), w.ldp);
     } else {
       FillZero(w.State(i, N), N * w.ldp);
     }
@@ -82,22 +82,23 @@ void RunTask(const SsdScanArgs<T>& a, const SsdTask& task) {
   for (int64_t chunk = 0; chunk < a.chunks(); ++chunk) {
     const int64_t t0 = chunk * kQ, rows = Smaller(kQ, a.T - t0), row = task.b * a.T + t0;
     steps.Read(a, task, t0, rows);
-    LoadRows(a.b + row * a.b_stride + task.g * N, a.b_stride, rows, N, w.B, w.ldn);
-    LoadRows(a.c + row * a.c_stride + task.g * N, a.c_stride, rows, N, w.C, w.ldn);
+    LoadRows(a.b.data + row * a.b.stride + task.g * N, a.b.stride, rows, N, w.B, w.ldn);
+    LoadRows(a.c.data + row * a.c.stride + task.g * N, a.c.stride, rows, N, w.C, w.ldn);
     Transpose(rows, N, w.B, w.ldn, w.Bt, w.ldq);
     LowerProduct(rows, N, w.C, w.ldn, w.Bt, w.ldq, w.CB, w.ldq);
     for (int64_t i = 0; i < task.heads; ++i) {
-      if (chunk > 0 && a.chunk_states != nullptr) {
+      if (chunk > 0 && a.chunk_states.data != nullptr) {
         const int64_t at = (task.b * (a.chunks() - 1) + chunk - 1) * a.H + task.h + i;
-        StoreRows(w.State(i, N), w.ldp, N, P, a.chunk_states + at * N * P, P, Grad::kOverwrite);
+        StoreRows(w.State(i, N), w.ldp, N, P, a.chunk_states.data + at * N * P, P,
+                  Grad::kOverwrite);
       }
       RunHead(a, task, steps, i, t0, rows, w);
     }
   }
-  if (a.last_state == nullptr) return;
+  if (a.last_state.data == nullptr) return;
   for (int64_t i = 0; i < task.heads; ++i)
-    StoreRows(w.State(i, N), w.ldp, N, P, a.last_state + (task.b * a.H + task.h + i) * N * P, P,
-              Grad::kOverwrite);
+    StoreRows(w.State(i, N), w.ldp, N, P, a.last_state.data + (task.b * a.H + task.h + i) * N * P,
+              P, Grad::kOverwrite);
 }
 
 // S = decay S + B u^T and y = S^T C + skip, row by row of S. `from` may be null (zero) or S itself;
@@ -123,22 +124,22 @@ void RunSteps(const SsdScanArgs<T>& a, const SsdTask& task) {
   steps.Read(a, task, 0, a.T);
   for (int64_t i = 0; i < task.heads; ++i) {
     const int64_t h = task.h + i, head = (task.b * a.H + h) * N * P;
-    const float* from = a.state == nullptr ? nullptr : a.state + head;
+    const float* from = a.state.data == nullptr ? nullptr : a.state.data + head;
     for (int64_t t = 0; t < a.T; ++t) {
       const int64_t row = task.b * a.T + t;
-      const T* x = a.x + row * a.x_stride + h * P;
-      const Vec D = Splat(a.D != nullptr ? a.D[h] : 0);
-      LoadRows(a.b + row * a.b_stride + task.g * N, 0, 1, N, B, 0);
-      LoadRows(a.c + row * a.c_stride + task.g * N, 0, 1, N, C, 0);
+      const T* x = a.x.data + row * a.x.stride + h * P;
+      const Vec D = Splat(a.D.data != nullptr ? a.D.data[h] : 0);
+      LoadRows(a.b.data + row * a.b.stride + task.g * N, 0, 1, N, B, 0);
+      LoadRows(a.c.data + row * a.c.stride + task.g * N, 0, 1, N, C, 0);
       ForLanes(P, [&](int64_t p, int n) {
         const Vec v = LoadPart(x + p, n);
         StorePart(u + p, v * steps.dt[i][t], n);
         StorePart(y + p, v * D, n);
       });
-      float* last = a.last_state == nullptr ? nullptr : a.last_state + head;
+      float* last = a.last_state.data == nullptr ? nullptr : a.last_state.data + head;
       float* to = t + 1 < a.T ? between : last;
       Step(N, P, steps.decay[i][t], from, to, B, C, u, y);
-      StoreRows(y, 0, 1, P, a.y + row * a.y_stride + h * P, 0, Grad::kOverwrite);
+      StoreRows(y, 0, 1, P, a.y.data + row * a.y.stride + h * P, 0, Grad::kOverwrite);
       from = to;
     }
   }

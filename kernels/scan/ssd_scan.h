@@ -5,7 +5,7 @@
 #include <string>
 
 #include "core/dtype.h"
-#include "kernels/cost.h"
+#include "kernels/view.h"
 
 // The state-space scan of Mamba-2 (Dao & Gu 2024, arXiv:2405.21060). Per head h, which reads group
 // h / (H / G) of B and C:
@@ -24,30 +24,40 @@ namespace tessera {
 
 template <class T_>
 struct SsdScanArgs {
-  static constexpr char kName[] = "ssd_scan";
+  static constexpr char kName[] = "ssd_scan", kGradName[] = "ssd_scan_grad";
   static constexpr int64_t kChunk = 64;
 
-  const T_* x;  // [B,T,H*P]
-  int64_t x_stride;
-  const T_* dt;  // [B,T,H]: raw, before bias and softplus
-  int64_t dt_stride;
-  const T_* b;  // [B,T,G*N]
-  int64_t b_stride;
-  const T_* c;  // [B,T,G*N]
-  int64_t c_stride;
-  const float* A_log;              // [H]
-  const float* dt_bias;            // [H]
-  const float* D = nullptr;        // [H], or null: none
-  const float* state = nullptr;    // [B,H,N,P], or null: zero
-  const int32_t* start = nullptr;  // [B,T]
-  T_* y;                           // [B,T,H*P]
-  int64_t y_stride;
-  float* last_state = nullptr;  // [B,H,N,P], or null: not wanted
-  // chunk_states_floats(), or null where no gradient will be asked for: the state at the start of
-  // every chunk but the first. Reading it back is faster than computing it again, and it is as
-  // large as x in fp32 when N = 64.
-  float* chunk_states = nullptr;
+  View<T_> x;                 // [B,T,H*P]
+  View<T_> dt;                // [B,T,H]: raw, before bias and softplus
+  View<T_> b, c;              // [B,T,G*N]
+  View<float> A_log;          // [H]
+  View<float> dt_bias;        // [H]
+  View<float> D;              // [H], or none
+  View<float> state;          // [B,H,N,P], or none: zero
+  View<const int32_t> start;  // [B,T], or none
+  View<T_> y;                 // [B,T,H*P]
+  View<float> last_state;     // [B,H,N,P], or none: not wanted
+  // The state at the start of every chunk but the first, for the gradient. Reading it back is
+  // faster than computing it again, and it is as large as x in fp32 when N = 64.
+  View<float> chunk_states;
+  View<float> workspace;  // of the gradient
   int64_t B, T, H, G, N, P;
+  template <class F>
+  void Tensors(F&& f) {
+    f.In("x", x, {B, T, H * P});
+    f.In("dt", dt, {B, T, H});
+    f.In("b", b, {B, T, G * N});
+    f.In("c", c, {B, T, G * N});
+    f.In("A_log", A_log, {H});
+    f.In("dt_bias", dt_bias, {H});
+    f.In("D", D, {H}, kOptional);
+    f.In("state", state, {B, H, N, P}, kOptional | kDense);
+    f.Index("start", start, {B, T}, kOptional);
+    f.Out("y", y, {B, T, H * P});
+    f.Out("last_state", last_state, {B, H, N, P}, kOptional | kDense);
+    f.Kept("chunk_states", chunk_states, {chunk_states_floats()});
+    f.GradWorkspace("workspace", workspace, {workspace_floats()});
+  }
 
   constexpr int64_t chunks() const { return (T + kChunk - 1) / kChunk; }
   constexpr int64_t chunk_states_floats() const { return B * (chunks() - 1) * H * N * P; }
@@ -87,73 +97,33 @@ struct SsdScanArgs {
             .bytes = static_cast<int64_t>(sizeof(T_)) * B * T * (2 * H * P + H + 2 * G * N) +
                      8 * B * H * N * P};
   }
-};
 
-// Given the gradients of y and of the last state, those of everything else; each may be null.
-template <class T_>
-struct SsdScanGradArgs {
-  static constexpr char kName[] = "ssd_scan_grad";
-  SsdScanArgs<T_> forward;  // its results are not read, chunk_states are
-  const T_* dy = nullptr;   // [B,T,H*P], or null: zero
-  int64_t dy_stride = 0;
-  const float* dlast_state = nullptr;  // [B,H,N,P], or null: zero
-  T_* dx = nullptr;
-  int64_t dx_stride = 0;
-  Grad dx_mode = Grad::kOverwrite;
-  T_* ddt = nullptr;
-  int64_t ddt_stride = 0;
-  Grad ddt_mode = Grad::kOverwrite;
-  T_* db = nullptr;
-  int64_t db_stride = 0;
-  Grad db_mode = Grad::kOverwrite;
-  T_* dc = nullptr;
-  int64_t dc_stride = 0;
-  Grad dc_mode = Grad::kOverwrite;
-  float* dA_log = nullptr;
-  Grad dA_log_mode = Grad::kOverwrite;
-  float* ddt_bias = nullptr;
-  Grad ddt_bias_mode = Grad::kOverwrite;
-  float* dD = nullptr;
-  Grad dD_mode = Grad::kOverwrite;
-  float* dstate = nullptr;  // [B,H,N,P]
-  Grad dstate_mode = Grad::kOverwrite;
-  float* workspace = nullptr;  // workspace_floats(), contents undefined
-
-  // Sums of each batch row for A_log, dt_bias and D, and, where tasks share a group, what each adds
-  // to the gradients of B and C.
-  constexpr int64_t head_floats() const { return 3 * forward.B * forward.H; }
-  constexpr int64_t share_floats() const {
-    return forward.tasks_per_group() == 1 ? 0 : forward.B * forward.T * forward.G * forward.N;
-  }
+  // The gradient. Sums of each batch row for A_log, dt_bias and D, and, where tasks share a group,
+  // what each adds to the gradients of B and C.
+  constexpr int64_t head_floats() const { return 3 * B * H; }
+  constexpr int64_t share_floats() const { return tasks_per_group() == 1 ? 0 : B * T * G * N; }
   constexpr int64_t workspace_floats() const {
-    return head_floats() + 2 * forward.tasks_per_group() * share_floats();
+    return head_floats() + 2 * tasks_per_group() * share_floats();
   }
 
-  // A block of the CUDA kernel takes so many heads of a group through one chunk.
-  constexpr int64_t cuda_heads() const {
-    return forward.H / forward.G < 8 ? forward.H / forward.G : 8;
-  }
-  constexpr int64_t cuda_shares() const {
-    return (forward.H / forward.G + cuda_heads() - 1) / cuda_heads();
-  }
+  // A block of the gradient's CUDA kernel takes so many heads of a group through one chunk.
+  constexpr int64_t cuda_heads() const { return H / G < 8 ? H / G : 8; }
+  constexpr int64_t cuda_shares() const { return (H / G + cuda_heads() - 1) / cuda_heads(); }
   constexpr int64_t cuda_share_floats() const {
-    return cuda_shares() == 1 ? 0 : cuda_shares() * forward.B * forward.T * forward.G * forward.N;
+    return cuda_shares() == 1 ? 0 : cuda_shares() * B * T * G * N;
   }
-  // What it asks for, in floats: for each chunk its decay, the gradient of the state at its end,
-  // and parts of the gradients of A_log, dt_bias and D; and shares of those of B and C.
-  int64_t CudaScratch() const {
-    return forward.B * forward.chunks() * forward.H * (1 + 3 + forward.N * forward.P) +
-           2 * cuda_share_floats();
+  // What the gradient asks for, in floats: for each chunk its decay, the gradient of the state at
+  // its end, and parts of the gradients of A_log, dt_bias and D; and shares of those of B and C.
+  int64_t GradCudaScratch() const {
+    return B * chunks() * H * (1 + 3 + N * P) + 2 * cuda_share_floats();
   }
 
-  Cost cost() const {
-    const SsdScanArgs<T_>& f = forward;
+  Cost grad_cost() const {
     // Two products within the chunk for each of the forward's, C B^T again, and four with states.
-    return {.flops = 2 * f.pairs() * (2 * f.H * f.P + 3 * f.G * f.N) +
-                     8 * f.B * f.T * f.H * f.N * f.P + 6 * f.B * f.T * f.H * f.P,
-            .bytes = static_cast<int64_t>(sizeof(T_)) * f.B * f.T *
-                         (3 * f.H * f.P + 2 * f.H + 4 * f.G * f.N) +
-                     12 * f.B * f.H * f.N * f.P};
+    return {
+        .flops = 2 * pairs() * (2 * H * P + 3 * G * N) + 8 * B * T * H * N * P + 6 * B * T * H * P,
+        .bytes = static_cast<int64_t>(sizeof(T_)) * B * T * (3 * H * P + 2 * H + 4 * G * N) +
+                 12 * B * H * N * P};
   }
 };
 

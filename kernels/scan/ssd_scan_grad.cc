@@ -59,7 +59,7 @@ inline void SumOverPairs(const float* pairs, int64_t ld, int64_t rows, LaneSums*
 template <class T>
 class HeadGrad {
  public:
-  HeadGrad(const SsdScanGradArgs<T>& g, const SsdTask& task, const SsdSteps& steps, int64_t i,
+  HeadGrad(const Gradient<SsdScanArgs<T>>& g, const SsdTask& task, const SsdSteps& steps, int64_t i,
            int64_t t0, int64_t rows, const SsdGradTiles& w)
       : g_(g),
         a_(g.forward),
@@ -79,17 +79,18 @@ class HeadGrad {
   // state: S at the chunk's start, or null (zero). The tiles' dS of the head is the gradient of the
   // state at the chunk's end, then of that at its start.
   void Run(const float* state, HeadSums* sums) {
-    LoadRows(a_.x + row_ * a_.x_stride + h_ * P_, a_.x_stride, rows_, P_, w_.X, w_.ldp);
+    LoadRows(a_.x.data + row_ * a_.x.stride + h_ * P_, a_.x.stride, rows_, P_, w_.X, w_.ldp);
     ScaleRows(w_.X, w_.ldp, dt_, rows_, P_, w_.U, w_.ldp);
-    if (g_.dy != nullptr) {
-      LoadRows(g_.dy + row_ * g_.dy_stride + h_ * P_, g_.dy_stride, rows_, P_, w_.dY, w_.ldp);
+    if (g_.d.y.data != nullptr) {
+      LoadRows(g_.d.y.data + row_ * g_.d.y.stride + h_ * P_, g_.d.y.stride, rows_, P_, w_.dY,
+               w_.ldp);
     } else {
       FillZero(w_.dY, rows_ * w_.ldp);
     }
     Pairs();
     Inputs();
     BAndC(state);
-    if (a_.D != nullptr) sums->D += Dot(w_.X, w_.ldp, w_.dY, w_.ldp, rows_, P_);
+    if (a_.D.data != nullptr) sums->D += Dot(w_.X, w_.ldp, w_.dY, w_.ldp, rows_, P_);
     StoreInputs();
     States(state);
     StepSizes(sums);
@@ -151,14 +152,14 @@ class HeadGrad {
   }
 
   void StoreInputs() {
-    if (g_.dx == nullptr) return;
-    const Vec D = Splat(a_.D != nullptr ? a_.D[h_] : 0);
+    if (g_.d.x.data == nullptr) return;
+    const Vec D = Splat(a_.D.data != nullptr ? a_.D.data[h_] : 0);
     for (int64_t t = 0; t < rows_; ++t) {
-      T* dx = g_.dx + (row_ + t) * g_.dx_stride + h_ * P_;
+      T* dx = g_.d.x.data + (row_ + t) * g_.d.x.stride + h_ * P_;
       ForLanes(P_, [&](int64_t p, int n) {
         Vec v =
             LoadPart(w_.dU + t * w_.ldp + p, n) * dt_[t] + LoadPart(w_.dY + t * w_.ldp + p, n) * D;
-        if (g_.dx_mode == Grad::kAccumulate) v += LoadPart(dx + p, n);
+        if (g_.d.x.mode == Grad::kAccumulate) v += LoadPart(dx + p, n);
         StorePart(dx + p, v, n);
       });
     }
@@ -189,13 +190,13 @@ class HeadGrad {
       const float draw = (ddt_[t] - rate_ * da_[t]) * slope_[t];
       sums->A_log -= rate_ * dt_[t] * da_[t];
       sums->dt_bias += draw;
-      if (g_.ddt == nullptr) continue;
-      T* out = g_.ddt + (row_ + t) * g_.ddt_stride + h_;
-      *out = T(g_.ddt_mode == Grad::kAccumulate ? draw + static_cast<float>(*out) : draw);
+      if (g_.d.dt.data == nullptr) continue;
+      T* out = g_.d.dt.data + (row_ + t) * g_.d.dt.stride + h_;
+      *out = T(g_.d.dt.mode == Grad::kAccumulate ? draw + static_cast<float>(*out) : draw);
     }
   }
 
-  const SsdScanGradArgs<T>& g_;
+  const Gradient<SsdScanArgs<T>>& g_;
   const SsdScanArgs<T>& a_;
   const SsdGradTiles& w_;
   const int64_t i_, h_, N_, P_, rows_, row_;
@@ -209,7 +210,7 @@ class HeadGrad {
 // Adds the chunk's triangle to dB and dC and hands them out: to the caller's arrays, or, where
 // several tasks share a group, to this task's part of the workspace.
 template <class T>
-void FinishGroup(const SsdScanGradArgs<T>& g, const SsdTask& task, int64_t t0, int64_t rows,
+void FinishGroup(const Gradient<SsdScanArgs<T>>& g, const SsdTask& task, int64_t t0, int64_t rows,
                  const SsdGradTiles& w) {
   const SsdScanArgs<T>& a = g.forward;
   const int64_t N = a.N, row = task.b * a.T + t0;
@@ -217,21 +218,24 @@ void FinishGroup(const SsdScanGradArgs<T>& g, const SsdTask& task, int64_t t0, i
   AddLowerTransposedTimes(rows, N, w.dCB, w.ldq, w.C, w.ldn, w.dB, w.ldn);
   if (a.tasks_per_group() > 1) {
     const int64_t width = a.G * N, shares = a.tasks_per_group();
-    float* db = g.workspace + g.head_floats() + task.share * g.share_floats();
-    float* dc = db + shares * g.share_floats();
+    float* db =
+        g.d.workspace.data + g.forward.head_floats() + task.share * g.forward.share_floats();
+    float* dc = db + shares * g.forward.share_floats();
     const int64_t at = row * width + task.g * N;
     StoreRows(w.dB, w.ldn, rows, N, db + at, width, Grad::kOverwrite);
     StoreRows(w.dC, w.ldn, rows, N, dc + at, width, Grad::kOverwrite);
     return;
   }
-  if (g.db != nullptr)
-    StoreRows(w.dB, w.ldn, rows, N, g.db + row * g.db_stride + task.g * N, g.db_stride, g.db_mode);
-  if (g.dc != nullptr)
-    StoreRows(w.dC, w.ldn, rows, N, g.dc + row * g.dc_stride + task.g * N, g.dc_stride, g.dc_mode);
+  if (g.d.b.data != nullptr)
+    StoreRows(w.dB, w.ldn, rows, N, g.d.b.data + row * g.d.b.stride + task.g * N, g.d.b.stride,
+              g.d.b.mode);
+  if (g.d.c.data != nullptr)
+    StoreRows(w.dC, w.ldn, rows, N, g.d.c.data + row * g.d.c.stride + task.g * N, g.d.c.stride,
+              g.d.c.mode);
 }
 
 template <class T>
-void RunTask(const SsdScanGradArgs<T>& g, const SsdTask& task) {
+void RunTask(const Gradient<SsdScanArgs<T>>& g, const SsdTask& task) {
   const SsdScanArgs<T>& a = g.forward;
   const int64_t N = a.N, P = a.P;
   Pieces measured(nullptr);
@@ -242,8 +246,8 @@ void RunTask(const SsdScanGradArgs<T>& g, const SsdTask& task) {
   HeadSums sums[kMaxHeads];
   const int64_t first = task.b * a.H + task.h;
   for (int64_t i = 0; i < task.heads; ++i) {
-    if (g.dlast_state != nullptr) {
-      LoadRows(g.dlast_state + (first + i) * N * P, P, N, P, w.StateGrad(i, N), w.ldp);
+    if (g.d.last_state.data != nullptr) {
+      LoadRows(g.d.last_state.data + (first + i) * N * P, P, N, P, w.StateGrad(i, N), w.ldp);
     } else {
       FillZero(w.StateGrad(i, N), N * w.ldp);
     }
@@ -251,8 +255,8 @@ void RunTask(const SsdScanGradArgs<T>& g, const SsdTask& task) {
   for (int64_t chunk = a.chunks() - 1; chunk >= 0; --chunk) {
     const int64_t t0 = chunk * kQ, rows = Smaller(kQ, a.T - t0), row = task.b * a.T + t0;
     steps.Read(a, task, t0, rows);
-    LoadRows(a.b + row * a.b_stride + task.g * N, a.b_stride, rows, N, w.B, w.ldn);
-    LoadRows(a.c + row * a.c_stride + task.g * N, a.c_stride, rows, N, w.C, w.ldn);
+    LoadRows(a.b.data + row * a.b.stride + task.g * N, a.b.stride, rows, N, w.B, w.ldn);
+    LoadRows(a.c.data + row * a.c.stride + task.g * N, a.c.stride, rows, N, w.C, w.ldn);
     Transpose(rows, N, w.B, w.ldn, w.Bt, w.ldq);
     LowerProduct(rows, N, w.C, w.ldn, w.Bt, w.ldq, w.CB, w.ldq);
     FillZero(w.dCB, kQ * w.ldq);
@@ -262,21 +266,22 @@ void RunTask(const SsdScanGradArgs<T>& g, const SsdTask& task) {
       const float* state = nullptr;
       if (chunk > 0) {
         const int64_t at = (task.b * (a.chunks() - 1) + chunk - 1) * a.H + task.h + i;
-        state = a.chunk_states + at * N * P;
-      } else if (a.state != nullptr) {
-        state = a.state + (first + i) * N * P;
+        state = a.chunk_states.data + at * N * P;
+      } else if (a.state.data != nullptr) {
+        state = a.state.data + (first + i) * N * P;
       }
       HeadGrad<T>(g, task, steps, i, t0, rows, w).Run(state, &sums[i]);
     }
     FinishGroup(g, task, t0, rows, w);
   }
-  float* parts = g.workspace;
+  float* parts = g.d.workspace.data;
   for (int64_t i = 0; i < task.heads; ++i) {
     parts[first + i] = sums[i].A_log;
     parts[a.B * a.H + first + i] = sums[i].dt_bias;
     parts[2 * a.B * a.H + first + i] = sums[i].D;
-    if (g.dstate != nullptr)
-      StoreRows(w.StateGrad(i, N), w.ldp, N, P, g.dstate + (first + i) * N * P, P, g.dstate_mode);
+    if (g.d.state.data != nullptr)
+      StoreRows(w.StateGrad(i, N), w.ldp, N, P, g.d.state.data + (first + i) * N * P, P,
+                g.d.state.mode);
   }
 }
 
@@ -307,22 +312,24 @@ void SumShares(const float* x, int64_t shares, int64_t share_floats, int64_t row
 }
 
 template <class T>
-void SsdScanGrad(const SsdScanGradArgs<T>& g) {
+void SsdScanGrad(const Gradient<SsdScanArgs<T>>& g) {
   const SsdScanArgs<T>& a = g.forward;
   const int64_t shares = a.tasks_per_group();
   ParallelFor(a.B * a.G * shares, [&](int64_t i) { RunTask(g, SsdTask(a, i)); });
-  SumBatch(g.workspace, a.B, a.H, g.dA_log, g.dA_log_mode);
-  SumBatch(g.workspace + a.B * a.H, a.B, a.H, g.ddt_bias, g.ddt_bias_mode);
-  SumBatch(g.workspace + 2 * a.B * a.H, a.B, a.H, g.dD, g.dD_mode);
+  SumBatch(g.d.workspace.data, a.B, a.H, g.d.A_log.data, g.d.A_log.mode);
+  SumBatch(g.d.workspace.data + a.B * a.H, a.B, a.H, g.d.dt_bias.data, g.d.dt_bias.mode);
+  SumBatch(g.d.workspace.data + 2 * a.B * a.H, a.B, a.H, g.d.D.data, g.d.D.mode);
   if (shares == 1) return;
-  const float* parts = g.workspace + g.head_floats();
-  SumShares(parts, shares, g.share_floats(), a.B * a.T, a.G * a.N, g.db, g.db_stride, g.db_mode);
-  SumShares(parts + shares * g.share_floats(), shares, g.share_floats(), a.B * a.T, a.G * a.N, g.dc,
-            g.dc_stride, g.dc_mode);
+  const float* parts = g.d.workspace.data + g.forward.head_floats();
+  SumShares(parts, shares, g.forward.share_floats(), a.B * a.T, a.G * a.N, g.d.b.data, g.d.b.stride,
+            g.d.b.mode);
+  SumShares(parts + shares * g.forward.share_floats(), shares, g.forward.share_floats(), a.B * a.T,
+            a.G * a.N, g.d.c.data, g.d.c.stride, g.d.c.mode);
 }
 
 }  // namespace
 
-TESSERA_KERNEL(SsdScanGrad)
+TESSERA_KERNEL_OF(Gradient<SsdScanArgs<float>>, SsdScanGrad)
+TESSERA_KERNEL_OF(Gradient<SsdScanArgs<bf16>>, SsdScanGrad)
 
 }  // namespace tessera::TESSERA_ISA

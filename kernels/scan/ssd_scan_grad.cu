@@ -69,7 +69,7 @@ __device__ __forceinline__ float PairsOver(const SsdSums& sums, int r) {
 // where several blocks share a group, what is added up after.
 template <class Forward, class T>
 __global__ void __launch_bounds__(kGradThreads)
-    SsdGradKernel(SsdScanGradArgs<T> g, StateArray dstates, float* head_sums, float* shares,
+    SsdGradKernel(Gradient<SsdScanArgs<T>> g, StateArray dstates, float* head_sums, float* shares,
                   bool aligned) {
   using F = Fragments<T>;
   using Tile = SsdGradTile<Forward>;
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kGradThreads)
   const SsdScanArgs<T>& a = g.forward;
   const SsdSteps& steps = tile->steps;
   SsdSums& sums = tile->sums;
-  const int64_t per_group = g.cuda_shares();
+  const int64_t per_group = g.forward.cuda_shares();
   const GridPlace place = PlaceInGrid(a.chunks(), a.G * per_group);
   const int64_t c = place.x, of_group = place.y, b = place.z;
   const int64_t t0 = c * kQ, group = of_group / per_group, share = of_group % per_group;
@@ -97,26 +97,28 @@ __global__ void __launch_bounds__(kGradThreads)
   };
   const std::integral_constant<int, kN> n_columns;
   const std::integral_constant<int, kP> p_columns;
-  start(tile->C, a.c + group * a.N, a.c_stride, a.N, n_columns);
-  start(tile->B, a.b + group * a.N, a.b_stride, a.N, n_columns);
+  start(tile->C, a.c.data + group * a.N, a.c.stride, a.N, n_columns);
+  start(tile->B, a.b.data + group * a.N, a.b.stride, a.N, n_columns);
   cp_async_commit();
   cp_async_wait<0>();
   __syncthreads();
   float CB[1][kQ / 16][4] = {}, dCB[1][kQ / 16][4] = {};
   float dB[1][kN / 16][4] = {}, dC[1][kN / 16][4] = {};
   F::template Dots<kQ / 2, kN>(tile->C + row0 * kPitchN, tile->B + pair0 * kPitchN, CB);
-  const int64_t last = heads < (share + 1) * g.cuda_heads() ? heads : (share + 1) * g.cuda_heads();
-  for (int64_t h = group * heads + share * g.cuda_heads(); h < group * heads + last; ++h) {
+  const int64_t last =
+      heads < (share + 1) * g.forward.cuda_heads() ? heads : (share + 1) * g.forward.cuda_heads();
+  for (int64_t h = group * heads + share * g.forward.cuda_heads(); h < group * heads + last; ++h) {
     __syncthreads();  // the head before is done
-    start(tile->x, a.x + h * a.P, a.x_stride, a.P, p_columns);
-    start(tile->dy, g.dy == nullptr ? nullptr : g.dy + h * a.P, g.dy_stride, a.P, p_columns);
+    start(tile->x, a.x.data + h * a.P, a.x.stride, a.P, p_columns);
+    start(tile->dy, g.d.y.data == nullptr ? nullptr : g.d.y.data + h * a.P, g.d.y.stride, a.P,
+          p_columns);
     cp_async_commit();
     // The states, and what the one that passes the chunk by owes to its decays.
     const float* const dS = StateAt(dstates, b, c, h, a.H, size);
-    const float* const S = c > 0
-                               ? a.chunk_states + ((b * (a.chunks() - 1) + c - 1) * a.H + h) * size
-                           : a.state != nullptr ? a.state + (b * a.H + h) * size
-                                                : nullptr;
+    const float* const S =
+        c > 0 ? a.chunk_states.data + ((b * (a.chunks() - 1) + c - 1) * a.H + h) * size
+        : a.state.data != nullptr ? a.state.data + (b * a.H + h) * size
+                                  : nullptr;
     T *const dS_tile = tile->states[0], *const S_tile = tile->states[Tile::kStates - 1];
     float over = 0;
 #pragma unroll 4
@@ -131,7 +133,7 @@ __global__ void __launch_bounds__(kGradThreads)
     ReadSteps(a, b, h, t0, tile->steps);
     cp_async_wait<0>();
     __syncthreads();
-    const float D = a.D == nullptr ? 0 : a.D[h];
+    const float D = a.D.data == nullptr ? 0 : a.D.data[h];
     const auto x_at = [&](int t, int p) { return ToFloat(tile->x[t * kPitchP + p]); };
     const auto dy_at = [&](int t, int p) { return ToFloat(tile->dy[t * kPitchP + p]); };
     {
@@ -183,10 +185,10 @@ __global__ void __launch_bounds__(kGradThreads)
         skip[r] += dy * x;
         d = d * steps.dt[t] + D * dy;
       });
-      if (g.dx != nullptr)
-        PutPairs<T>(v, a.P - p0, aligned, g.dx_mode, [&](int r) -> T* {
+      if (g.d.x.data != nullptr)
+        PutPairs<T>(v, a.P - p0, aligned, g.d.x.mode, [&](int r) -> T* {
           const int t = row0 + FragmentRow(r);
-          return t < count ? g.dx + (row + t) * g.dx_stride + h * a.P + p0 : nullptr;
+          return t < count ? g.d.x.data + (row + t) * g.d.x.stride + h * a.P + p0 : nullptr;
         });
     }
     float v[1][kN / 16][4] = {};
@@ -232,11 +234,11 @@ __global__ void __launch_bounds__(kGradThreads)
       for (int i = 0; i < kQ; ++i)
         owed += i >= t ? sums.tokens.from_start[0][i] + sums.tokens.from_start[1][i]
                        : sums.tokens.to_end[0][i] + sums.tokens.to_end[1][i];
-      const float rate = expf(a.A_log[h]);
+      const float rate = expf(a.A_log.data[h]);
       const float raw =
           (sums.tokens.dt[0][t] + sums.tokens.dt[1][t] - rate * owed) * steps.slope[t];
-      if (g.ddt != nullptr && t < count)
-        PutGrad(g.ddt + (row + t) * g.ddt_stride + h, raw, g.ddt_mode);
+      if (g.d.dt.data != nullptr && t < count)
+        PutGrad(g.d.dt.data + (row + t) * g.d.dt.stride + h, raw, g.d.dt.mode);
       const float A_log = WarpSum(t < count ? -rate * steps.dt[t] * owed : 0);
       const float dt_bias = WarpSum(t < count ? raw : 0);
       const float of_D = WarpSum(t < count ? sums.tokens.skip[0][t] + sums.tokens.skip[1][t] : 0);
@@ -270,8 +272,8 @@ __global__ void __launch_bounds__(kGradThreads)
         return at(share_of + share * a.B * a.T * a.G * a.N, a.G * a.N, r);
       });
   };
-  put(dB, shares, g.db, g.db_stride, g.db_mode);
-  put(dC, shares + g.cuda_share_floats(), g.dc, g.dc_stride, g.dc_mode);
+  put(dB, shares, g.d.b.data, g.d.b.stride, g.d.b.mode);
+  put(dC, shares + g.forward.cuda_share_floats(), g.d.c.data, g.d.c.stride, g.d.c.mode);
 }
 
 // A gradient of [rows, columns] from the shares of it, in order.
@@ -295,7 +297,7 @@ struct SumSharesBody {
 };
 
 template <class T>
-void SsdScanGrad(const SsdScanGradArgs<T>& g) {
+void SsdScanGrad(const Gradient<SsdScanArgs<T>>& g) {
   const SsdScanArgs<T>& a = g.forward;
   if (a.B * a.T * a.H == 0) return;
   const int64_t parts = a.B * a.chunks(), columns = a.G * a.N;
@@ -304,35 +306,37 @@ void SsdScanGrad(const SsdScanGradArgs<T>& g) {
   float *const head_sums = whole + parts * a.H, *const states = head_sums + 3 * parts * a.H;
   float* const shares = states + parts * a.H * a.N * a.P;
   const StateArray dstates = Dense(states, a.chunks(), nullptr);
-  const bool aligned = AlignedRows(a, a.x, a.x_stride) && Aligned(g.dy, g.dy_stride) &&
-                       Aligned(g.dx, g.dx_stride) && Aligned(g.db, g.db_stride) &&
-                       Aligned(g.dc, g.dc_stride);
+  const bool aligned = AlignedRows(a, a.x.data, a.x.stride) && Aligned(g.d.y.data, g.d.y.stride) &&
+                       Aligned(g.d.x.data, g.d.x.stride) && Aligned(g.d.b.data, g.d.b.stride) &&
+                       Aligned(g.d.c.data, g.d.c.stride);
   ByStateSize(a, [&](auto type) {
     using Forward = typename decltype(type)::type;
     static_assert(sizeof(SsdGradTile<Forward>) <= kSharedBytes);
-    LaunchStates<Pass::kBackward, Forward>(a, 1, g.dy, g.dy_stride, dstates, whole, g.dlast_state,
-                                           g.dstate, g.dstate_mode);
-    Launch(SsdGradKernel<Forward, T>, FoldedGrid(a.chunks(), a.G * g.cuda_shares(), a.B),
+    LaunchStates<Pass::kBackward, Forward>(a, 1, g.d.y.data, g.d.y.stride, dstates, whole,
+                                           g.d.last_state.data, g.d.state.data, g.d.state.mode);
+    Launch(SsdGradKernel<Forward, T>, FoldedGrid(a.chunks(), a.G * g.forward.cuda_shares(), a.B),
            dim3{kGradThreads}, sizeof(SsdGradTile<Forward>), g, dstates, head_sums, shares,
            aligned);
   });
   const auto add_shares = [&](const float* from, T* to, int64_t stride, Grad mode) {
-    if (to == nullptr || g.cuda_shares() == 1) return;
-    ForElements<T>(a.B * a.T, columns, Aligned(to, stride),
-                   SumSharesBody<T>{from, g.cuda_shares(), a.B * a.T, columns, to, stride, mode});
+    if (to == nullptr || g.forward.cuda_shares() == 1) return;
+    ForElements<T>(
+        a.B * a.T, columns, Aligned(to, stride),
+        SumSharesBody<T>{from, g.forward.cuda_shares(), a.B * a.T, columns, to, stride, mode});
   };
-  add_shares(shares, g.db, g.db_stride, g.db_mode);
-  add_shares(shares + g.cuda_share_floats(), g.dc, g.dc_stride, g.dc_mode);
+  add_shares(shares, g.d.b.data, g.d.b.stride, g.d.b.mode);
+  add_shares(shares + g.forward.cuda_share_floats(), g.d.c.data, g.d.c.stride, g.d.c.mode);
   const auto sum = [&](int64_t which, float* to, Grad mode) {
     if (to != nullptr) LaunchSumParts(head_sums + which * a.H, parts, 3 * a.H, a.H, to, mode);
   };
-  sum(0, g.dA_log, g.dA_log_mode);
-  sum(1, g.ddt_bias, g.ddt_bias_mode);
-  sum(2, g.dD, g.dD_mode);
+  sum(0, g.d.A_log.data, g.d.A_log.mode);
+  sum(1, g.d.dt_bias.data, g.d.dt_bias.mode);
+  sum(2, g.d.D.data, g.d.D.mode);
 }
 
 }  // namespace
 
-TESSERA_DEVICE_KERNEL(SsdScanGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<SsdScanArgs<float>>, SsdScanGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<SsdScanArgs<bf16>>, SsdScanGrad)
 
 }  // namespace tessera::TESSERA_DEVICE

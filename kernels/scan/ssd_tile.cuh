@@ -77,11 +77,11 @@ __device__ __forceinline__ void ReadSteps(const SsdScanArgs<T>& a, int64_t b, in
     float dt = 0, slope = 0, decay = 1;
     if (t0 + t < a.T) {
       const int64_t row = b * a.T + t0 + t;
-      const float raw = ToFloat(a.dt[row * a.dt_stride + h]) + a.dt_bias[h];
-      const bool starts = a.start != nullptr && a.start[row] == t0 + t;
+      const float raw = ToFloat(a.dt.data[row * a.dt.stride + h]) + a.dt_bias.data[h];
+      const bool starts = a.start.data != nullptr && a.start.data[row] == t0 + t;
       dt = Softplus(raw);
       slope = Sigmoid(raw);
-      decay = starts ? 0 : expf(-expf(a.A_log[h]) * dt);
+      decay = starts ? 0 : expf(-expf(a.A_log.data[h]) * dt);
     }
     steps.dt[t] = dt, steps.slope[t] = slope, steps.decay[t] = decay;
   }
@@ -159,8 +159,8 @@ __device__ __forceinline__ void StartRows(T* tile, const T* from, int64_t stride
 // Whether rows of all heads can be copied 16 bytes at a time.
 template <class T>
 bool AlignedRows(const SsdScanArgs<T>& a, const T* rows, int64_t rows_stride) {
-  return a.N % kVector<T> == 0 && a.P % kVector<T> == 0 && Aligned(a.b, a.b_stride) &&
-         Aligned(a.c, a.c_stride) && Aligned(rows, rows_stride);
+  return a.N % kVector<T> == 0 && a.P % kVector<T> == 0 && Aligned(a.b.data, a.b.stride) &&
+         Aligned(a.c.data, a.c.stride) && Aligned(rows, rows_stride);
 }
 
 // The state at the end of a chunk: s = whole s + sum_t weight(t) key_t row_t^T.
@@ -209,8 +209,8 @@ __global__ void __launch_bounds__(kSsdThreads)
     const int64_t count = RowsOf(a, t0), row = b * a.T + t0;
     __syncthreads();  // the tiles before are read
     if (out != nullptr) {
-      const T* const keys = kPass == Pass::kForward ? a.b : a.c;
-      const int64_t stride = kPass == Pass::kForward ? a.b_stride : a.c_stride;
+      const T* const keys = kPass == Pass::kForward ? a.b.data : a.c.data;
+      const int64_t stride = kPass == Pass::kForward ? a.b.stride : a.c.stride;
       StartRows<Tile::kN>(tile->keys, keys + row * stride + g * a.N, stride, count, a.N, aligned);
       StartRows<Tile::kP>(tile->rows,
                           rows == nullptr ? nullptr : rows + row * rows_stride + h * a.P,

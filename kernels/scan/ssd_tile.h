@@ -41,13 +41,14 @@ struct SsdSteps {
     alignas(64) float line[3][16];
     for (int j = 0; j < heads; j += kLanes) {
       const int n = heads - j < kLanes ? heads - j : kLanes;
-      const Vec bias = Load(a.dt_bias + task.h + j, n), r = Exp(Load(a.A_log + task.h + j, n));
+      const Vec bias = Load(a.dt_bias.data + task.h + j, n),
+                r = Exp(Load(a.A_log.data + task.h + j, n));
       StorePart(rate + j, r, n);
       for (int64_t t = 0; t < rows; ++t) {
         const int64_t row = task.b * a.T + t0 + t;
-        const Vec raw = Load(a.dt + row * a.dt_stride + task.h + j, n) + bias;
+        const Vec raw = Load(a.dt.data + row * a.dt.stride + task.h + j, n) + bias;
         const Vec step = Softplus(raw);
-        const bool starts = a.start != nullptr && a.start[row] == t0 + t;
+        const bool starts = a.start.data != nullptr && a.start.data[row] == t0 + t;
         Store(line[0], step);
         Store(line[1], Sigmoid(raw));
         Store(line[2], starts ? Vec{} : Exp(-r * step));
