@@ -13,6 +13,34 @@ Tensor DocumentStarts(Context& ctx, const Tensor& position);
 // ctx.start, for an op over time of x [B,T,...]; undefined where that is.
 Tensor StartFor(const Context& ctx, const Tensor& x);
 
+// Of positions [B,T], those of `count` tokens from row `first` on, every `step`-th, counted in
+// groups of `divisor` tokens: [B,count].
+struct PositionSteps {
+  int64_t first = 0, count, step = 1, divisor = 1;
+};
+Tensor Positions(Context& ctx, const Tensor& position, const PositionSteps& steps);
+
+// For the life of the object the context's sequences are others: layers inside of a layer that run
+// on fewer tokens, or on pieces of a sequence.
+class OtherSequence {
+ public:
+  OtherSequence(Context& ctx, const Tensor& position, const Tensor& start)
+      : ctx_(ctx), position_(ctx.position), start_(ctx.start) {
+    ctx.position = position;
+    ctx.start = start;
+  }
+  ~OtherSequence() {
+    ctx_.position = position_;
+    ctx_.start = start_;
+  }
+  OtherSequence(const OtherSequence&) = delete;
+  OtherSequence& operator=(const OtherSequence&) = delete;
+
+ private:
+  Context& ctx_;
+  Tensor position_, start_;
+};
+
 }  // namespace tessera
 
 #endif  // TESSERA_OPS_SEQUENCE_H_

@@ -59,9 +59,8 @@ template <class T>
 void ShiftGrad(const Gradient<ShiftArgs<T>>& g) {
   const ShiftArgs<T>& a = g.forward;
   const auto put = [&](const auto& d, int64_t row, int64_t b, int64_t t) {
-    ForLanes(a.C, [&](int64_t c, int k) {
-      PutGrad(d.Row(row) + c, GradAt(g, b, t, c, k), k, d.mode);
-    });
+    ForLanes(a.C,
+             [&](int64_t c, int k) { PutGrad(d.Row(row) + c, GradAt(g, b, t, c, k), k, d.mode); });
   };
   if (g.d.x)
     ForTokens(a.B, 0, a.T, a.C, [&](int64_t b, int64_t t) { put(g.d.x, b * a.T + t, b, t); });

@@ -1,9 +1,8 @@
+#include "kernels/cuda/vector.h"
 #include "kernels/layout/shift.h"
 
-#include "kernels/cuda/vector.h"
-
-// A thread has N columns of one row: the floor is the bytes at copy bandwidth. Rows of the state are
-// few and go one column a thread.
+// A thread has N columns of one row: the floor is the bytes at copy bandwidth. Rows of the state
+// are few and go one column a thread.
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
@@ -83,8 +82,7 @@ void Shift(const ShiftArgs<T>& a) {
 template <class T>
 void ShiftGrad(const Gradient<ShiftArgs<T>>& g) {
   const ShiftArgs<T>& a = g.forward;
-  if (g.d.x)
-    ForElements<T>(a.B * a.T, a.C, Aligned(g.d.x) && Aligned(g.d.y), InputGradBody<T>{g});
+  if (g.d.x) ForElements<T>(a.B * a.T, a.C, Aligned(g.d.x) && Aligned(g.d.y), InputGradBody<T>{g});
   if (g.d.state) ForElements<float>(a.B * a.n, a.C, false, StateGradBody<T>{g});
 }
 

@@ -27,7 +27,8 @@ struct ShiftArgs {
     f.Out("y", y, {B, T, C});
     f.Out("last_state", last_state, {B, n, C}, kOptional | kDense);
   }
-  // Whether the token at `to` of sequence b sees the one at `from` <= to, negative before the chunk.
+  // Whether the token at `to` of sequence b sees the one at `from` <= to, negative before the
+  // chunk.
   constexpr bool Sees(int64_t b, int64_t to, int64_t from) const {
     return !start || start.data[b * T + to] <= from;
   }

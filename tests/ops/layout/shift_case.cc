@@ -57,7 +57,8 @@ std::vector<OpCase> ShiftCases() {
       ShiftCase({.name = "one_token", .B = 2, .T = 1, .C = 5, .n = 1, .state = true}),
       ShiftCase({.name = "one", .B = 2, .T = 9, .C = 16, .n = 1}),
       ShiftCase({.name = "shorter_than_the_shift", .B = 2, .T = 3, .C = 7, .n = 5, .state = true}),
-      ShiftCase({.name = "documents", .B = 2, .T = 23, .C = 19, .n = 2, .documents = {0, 1, 2, 17}}),
+      ShiftCase(
+          {.name = "documents", .B = 2, .T = 23, .C = 19, .n = 2, .documents = {0, 1, 2, 17}}),
       ShiftCase({.name = "documents_and_state",
                  .B = 2,
                  .T = 31,
