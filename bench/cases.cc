@@ -36,6 +36,7 @@ class Cases {
     Pointwise();
     Sequences();
     Products();
+    Algebra();
     Experts();
     const std::vector<int64_t> lengths = {2048, 8192, 32768};
     for (const int64_t T : lengths)
@@ -141,6 +142,46 @@ class Cases {
                    }};
          }});
   }
+
+  // Attention by its definition, and what else is done to the columns of rows.
+  void Algebra() {
+    const int64_t T = Size(2048, 32), H = Size(16, 2), K = Size(128, 16), B = Tokens() / T;
+    const auto add = [&](const char* name, const char* contract, nlohmann::json shape, Shape x,
+                         Shape other, Var (*op)(Context&, Var, Var)) {
+      all_.push_back(
+          {name, contract, std::move(shape), kHalf, [=](Context&, BenchSource& s) -> Made {
+             return {{s.Normal(x, kHalf),
+                      s.Normal(other, other.rank() == 1 ? DType::kF32 : kHalf, 0.1f, 1)},
+                     [=](Context& ctx, const Vars& in) { return Vars{op(ctx, in[0], in[1])}; }};
+           }});
+    };
+    const nlohmann::json heads = {{"B", B}, {"T", T}, {"H", H}, {"K", K}};
+    const Shape values = {B, T, H * K}, scores = {B, T, H * T};
+    add("batched_scores", "BatchedMatmul", heads, values, values, [](Context& c, Var q, Var k) {
+      return BatchedMatmul(
+          c, q, k,
+          {.heads = HeadsOf(q), .b = Order::kTransposed, .lower = Lower::kResult, .alpha = 0.1f});
+    });
+    add("batched_values", "BatchedMatmul", heads, scores, values, [](Context& c, Var p, Var v) {
+      return BatchedMatmul(c, p, v, {.heads = HeadsOf(v), .lower = Lower::kA});
+    });
+    add("softmax", "Softmax", heads, scores, values, [](Context& c, Var x, Var v) {
+      return Softmax(c, x, {.groups = HeadsOf(v), .scale = 0.1f, .mask = Mask::kCausal});
+    });
+    const int64_t C = Size(8192, 64), rows = Tokens(), G = C / K;
+    const Shape x = {1, rows, C};
+    const nlohmann::json shape = {{"rows", rows}, {"C", C}};
+    add("lse", "Reduce", shape, x, {C},
+        [](Context& c, Var x, Var) { return Reduce(c, Reduction::kLse, x); });
+    add("mean_of_heads", "Reduce", shape, x, {C},
+        [](Context& c, Var x, Var) { return Reduce(c, Reduction::kMean, x, HeadsOf(x)); });
+    add("scale_channels", "Broadcast", shape, x, {C},
+        [](Context& c, Var x, Var v) { return BroadcastMultiply(c, x, v); });
+    add("scale_heads", "Broadcast", shape, x, {1, rows, G},
+        [](Context& c, Var x, Var v) { return BroadcastMultiply(c, x, v); });
+  }
+  // Of [B,T,H*128], or [B,T,H*16] where a test waits.
+  static int64_t HeadsOf(const Var& x) { return x.dim(2) >= 128 ? x.dim(2) / 128 : x.dim(2) / 16; }
 
   // Rows as many as of a batch even where there is one sequence: their number chooses the kernel.
   void Experts() {

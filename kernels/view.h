@@ -63,7 +63,13 @@ struct Gradient {
   static constexpr const char* kName = Args::kGradName;
   Args forward;
   Args d;
-  Cost cost() const { return forward.grad_cost(); }
+  // grad_cost(d) of an op whose gradients that are not wanted cost nothing.
+  Cost cost() const {
+    if constexpr (requires { forward.grad_cost(d); })
+      return forward.grad_cost(d);
+    else
+      return forward.grad_cost();
+  }
   int64_t CudaScratch() const requires requires(const Args& a) { a.GradCudaScratch(); }
   { return forward.GradCudaScratch(); }
   auto CudaLimit() const requires requires(const Args& a) { a.CudaLimit(); }

@@ -1,6 +1,7 @@
 #ifndef TESSERA_OPS_OPS_H_
 #define TESSERA_OPS_OPS_H_
 
+#include "ops/algebra.h"
 #include "ops/attention.h"
 #include "ops/convolution.h"
 #include "ops/ends.h"

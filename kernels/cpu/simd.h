@@ -68,6 +68,8 @@ inline Vec Round(Vec v) {
 inline Vec Fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec Fms(Vec a, Vec b, Vec c) { return _mm512_fmsub_ps(a, b, c); }
 inline IVec ToInt(Vec v) { return (IVec)_mm512_cvtps_epi32(v); }
+// Whether any lane of a comparison's result is true.
+inline bool Any(IVec v) { return _mm512_movepi32_mask((__m512i)v) != 0; }
 inline Vec ToFloat(IVec v) { return _mm512_cvtepi32_ps((__m512i)v); }
 #else
 inline Vec Max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
@@ -117,6 +119,7 @@ inline Vec Round(Vec v) {
 inline Vec Fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vec Fms(Vec a, Vec b, Vec c) { return _mm256_fmsub_ps(a, b, c); }
 inline IVec ToInt(Vec v) { return (IVec)_mm256_cvtps_epi32(v); }
+inline bool Any(IVec v) { return _mm256_movemask_ps((__m256)v) != 0; }
 inline Vec ToFloat(IVec v) { return _mm256_cvtepi32_ps((__m256i)v); }
 #endif
 

@@ -1,12 +1,14 @@
 #ifndef TESSERA_KERNELS_CPU_VMATH_H_
 #define TESSERA_KERNELS_CPU_VMATH_H_
 
+#include <cmath>
+
 #include "kernels/cpu/simd.h"
 
-// exp, log, tanh, sigmoid and their kin over vectors, within 1-2 ULP of the true value over the
-// whole range (sigmoid within 2.5; tests/kernels/vmath_test.cc measures them), the same code for
-// every instruction set. Infinities and NaN behave as in <cmath>; results below the smallest normal
-// float are 0.
+// exp, log, sin, cos, tanh, sigmoid and their kin over vectors, within 1-2 ULP of the true value
+// over the whole range (sigmoid within 2.5; tests/kernels/vmath_test.cc measures them), the same
+// code for every instruction set. Infinities and NaN behave as in <cmath>; results below the
+// smallest normal float are 0.
 
 namespace tessera::TESSERA_ISA {
 
@@ -105,6 +107,37 @@ inline NormalAt Normal(Vec x) {
   return {x < 0.0f ? tail : 1.0f - tail, e * 0.398942280f};
 }
 inline Vec Gelu(Vec x) { return x * Normal(x).cdf; }
+
+// sin and cos of x = n pi/2 + r, |r| <= pi/4, with pi/2 in three parts, by polynomials in r. That
+// is exact enough to kTurns; beyond it, which is rare, the lanes concerned are <cmath>'s.
+template <bool kCos>
+inline Vec SinOrCos(Vec x) {
+  constexpr float kTurns = 30000;
+  const Vec n = Round(x * 0.636619772f);
+  Vec r = Fma(n, Splat(-1.57079637f), x);
+  r = Fma(n, Splat(4.37113883e-08f), r);
+  r = Fma(n, Splat(1.71512451e-15f), r);
+  const Vec z = r * r;
+  Vec s = Splat(-1.9515295891e-4f);
+  s = s * z + 8.3321608736e-3f;
+  s = s * z - 1.6666654611e-1f;
+  s = s * z * r + r;
+  Vec c = Splat(2.443315711809948e-5f);
+  c = c * z - 1.388731625493765e-3f;
+  c = c * z + 4.166664568298827e-2f;
+  c = c * z * z - 0.5f * z + 1.0f;
+  const IVec quarter = ToInt(n) + (kCos ? 1 : 0);
+  Vec y = (quarter & 1) != 0 ? c : s;
+  y = Bits(Bits(y) ^ ((quarter & 2) << 30));
+  const IVec far = Bits(Abs(x)) > Bits(Splat(kTurns));  // NaN and infinities too
+  if (Any(far))
+    for (int i = 0; i < kLanes; ++i)
+      if (far[i] != 0)
+        y[i] = static_cast<float>(kCos ? std::cos(double{x[i]}) : std::sin(double{x[i]}));
+  return y;
+}
+inline Vec Sin(Vec x) { return SinOrCos<false>(x); }
+inline Vec Cos(Vec x) { return SinOrCos<true>(x); }
 
 inline Vec Silu(Vec x) { return x * Sigmoid(x); }
 inline Vec SiluGrad(Vec x) {

@@ -4,8 +4,8 @@
 #include "kernels/cuda/device.h"
 #include "kernels/pointwise/activation.h"
 
-// The functions of kernels/pointwise/activation.h and their slopes. Which one is the same for a
-// whole launch, so the branches cost no divergence, and memory is what these kernels wait for.
+// The functions of kernels/pointwise/functions.h. Which one is the same for a whole launch, so the
+// branches cost no divergence, and memory is what these kernels wait for.
 
 namespace tessera::TESSERA_DEVICE {
 namespace {
@@ -21,63 +21,60 @@ __device__ __forceinline__ float NormalDensity(float x) {
   return 0.398942280f * expf(-0.5f * x * x);
 }
 
-__device__ __forceinline__ float ValueOf(Activation f, float x) {
-  switch (f) {
-    case Activation::kIdentity:
-      return x;
-    case Activation::kGelu:
-      return x * NormalCdf(x);
-    case Activation::kSilu:
-      return Silu(x);
-    case Activation::kRelu2:
-      return x > 0 ? x * x : 0;
-    case Activation::kSigmoid:
-      return Sigmoid(x);
-    case Activation::kLogSigmoid:
-      return -Softplus(-x);
-    case Activation::kSoftplus:
-      return Softplus(x);
-    case Activation::kTanh:
-      return tanhf(x);
-    case Activation::kExp:
-      return expf(x);
-    case Activation::kLog:
-      return logf(x);
-  }
-  return x;
-}
+// Large arguments need a table in local memory: calls keep it out of the other functions' way.
+__device__ inline __attribute__((noinline)) float SinCall(float x) { return sinf(x); }
+__device__ inline __attribute__((noinline)) float CosCall(float x) { return cosf(x); }
 
 struct Tangent {
   float value, slope;
 };
+struct NormalAt {
+  float cdf, density;
+};
+
+struct Math {
+  using X = float;
+  using Tangent = TESSERA_DEVICE::Tangent;
+  static __device__ __forceinline__ float Splat(float x) { return x; }
+  static __device__ __forceinline__ float Max(float x, float y) { return fmaxf(x, y); }
+  static __device__ __forceinline__ float Abs(float x) { return fabsf(x); }
+  static __device__ __forceinline__ float Sqrt(float x) { return sqrtf(x); }
+  static __device__ __forceinline__ float Exp(float x) { return expf(x); }
+  static __device__ __forceinline__ float Log(float x) { return logf(x); }
+  static __device__ __forceinline__ float Sin(float x) { return SinCall(x); }
+  static __device__ __forceinline__ float Cos(float x) { return CosCall(x); }
+  static __device__ __forceinline__ float Tanh(float x) { return tanhf(x); }
+  static __device__ __forceinline__ float TanhSlope(float, float x) {
+    const float e = expf(-2 * fabsf(x));  // 1 - tanh^2 would cancel
+    return 4 * e / ((1 + e) * (1 + e));
+  }
+  static __device__ __forceinline__ float Sigmoid(float x) { return TESSERA_DEVICE::Sigmoid(x); }
+  static __device__ __forceinline__ float OneMinusSigmoid(float, float x) {
+    return TESSERA_DEVICE::Sigmoid(-x);
+  }
+  static __device__ __forceinline__ float Softplus(float x) { return TESSERA_DEVICE::Softplus(x); }
+  static __device__ __forceinline__ NormalAt Normal(float x) {
+    return {NormalCdf(x), NormalDensity(x)};
+  }
+};
+
+__device__ __forceinline__ float ValueOf(Activation f, float x) {
+  switch (f) {
+#define TESSERA_ROW(F)   \
+  case Activation::k##F: \
+    return functions::F::Value<Math>(x);
+    TESSERA_FUNCTIONS(TESSERA_ROW)
+#undef TESSERA_ROW
+  }
+  return x;
+}
 __device__ __forceinline__ Tangent TangentOf(Activation f, float x) {
   switch (f) {
-    case Activation::kIdentity:
-      return {x, 1};
-    case Activation::kGelu: {
-      const float cdf = NormalCdf(x);
-      return {x * cdf, cdf + x * NormalDensity(x)};
-    }
-    case Activation::kSilu:
-      return {Silu(x), SiluSlope(x)};
-    case Activation::kRelu2:
-      return {x > 0 ? x * x : 0, x > 0 ? 2 * x : 0};
-    case Activation::kSigmoid:
-      return {Sigmoid(x), Sigmoid(x) * Sigmoid(-x)};
-    case Activation::kLogSigmoid:
-      return {-Softplus(-x), Sigmoid(-x)};
-    case Activation::kSoftplus:
-      return {Softplus(x), Sigmoid(x)};
-    case Activation::kTanh: {
-      const float e = expf(-2 * fabsf(x));  // 1 - tanh^2 would cancel
-      return {tanhf(x), 4 * e / ((1 + e) * (1 + e))};
-    }
-    case Activation::kExp: {
-      const float e = expf(x);
-      return {e, e};
-    }
-    case Activation::kLog:
-      return {logf(x), 1 / x};
+#define TESSERA_ROW(F)   \
+  case Activation::k##F: \
+    return functions::F::At<Math>(x);
+    TESSERA_FUNCTIONS(TESSERA_ROW)
+#undef TESSERA_ROW
   }
   return {x, 1};
 }

@@ -72,7 +72,8 @@ struct Stage {
 
   float quad[kQuads][4];
 
-  __device__ __forceinline__ void Read(const Side& s, int64_t outer, int64_t outer_end, int64_t k,
+  template <class S>
+  __device__ __forceinline__ void Read(const S& s, int64_t outer, int64_t outer_end, int64_t k,
                                        int64_t k_end) {
 #pragma unroll
     for (int i = 0; i < kQuads; ++i) {
@@ -182,11 +183,12 @@ struct FloatTile {
 };
 
 // put(i, j, (A B)[i,j]) for the tile's elements with m + i < m_end and n + j < n_end, where A has
-// rows [m, m_end), B columns [n, n_end) and both k in [k, k_end).
-template <Precision P, bool kAOuter, bool kBOuter, class Put>
-__device__ __forceinline__ void TileProduct(const Side& a, const Side& b, int64_t m, int64_t m_end,
-                                            int64_t n, int64_t n_end, int64_t k, int64_t k_end,
-                                            Put put) {
+// rows [m, m_end), B columns [n, n_end) and both k in [k, k_end). A factor is a Side or what has a
+// LoadFour of its own.
+template <Precision P, bool kAOuter, bool kBOuter, class SideA, class SideB, class Put>
+__device__ __forceinline__ void TileProduct(const SideA& a, const SideB& b, int64_t m,
+                                            int64_t m_end, int64_t n, int64_t n_end, int64_t k,
+                                            int64_t k_end, Put put) {
   using Tile = std::conditional_t<P == Precision::kBF16, HalfTile<kAOuter, kBOuter>,
                                   FloatTile<kAOuter, kBOuter>>;
   using StageA = Stage<P, kAOuter>;

@@ -3,31 +3,30 @@
 
 #include "core/dtype.h"
 #include "kernels/cost.h"
+#include "kernels/pointwise/functions.h"
 
-// Functions of single elements, and gated products of two.
+// The functions of kernels/pointwise/functions.h over tensors, and gated products of two.
 
 namespace tessera {
 
-enum class Activation : uint8_t {
-  kIdentity,
-  kGelu,        // x Phi(x), Phi the normal distribution     (Hendrycks & Gimpel 2016, eq. 2)
-  kSilu,        // x sigmoid(x)                              (Elfwing et al. 2017, eq. 9)
-  kRelu2,       // max(x, 0)^2                               (So et al. 2021, section 4)
-  kSigmoid,     // 1 / (1 + exp(-x))
-  kLogSigmoid,  // log sigmoid(x)
-  kSoftplus,    // log(1 + exp(x))
-  kTanh,
-  kExp,
-  kLog,
-};
+#define TESSERA_ROW(F) k##F,
+enum class Activation : uint8_t { TESSERA_FUNCTIONS(TESSERA_ROW) };
+#undef TESSERA_ROW
+#define TESSERA_ROW(F) Activation::k##F,
+inline constexpr Activation kActivations[] = {TESSERA_FUNCTIONS(TESSERA_ROW)};
+#undef TESSERA_ROW
+
 constexpr const char* Name(Activation f) {
-  constexpr const char* kNames[] = {"identity",    "gelu",     "silu", "relu2", "sigmoid",
-                                    "log_sigmoid", "softplus", "tanh", "exp",   "log"};
+#define TESSERA_ROW(F) functions::F::kName,
+  constexpr const char* kNames[] = {TESSERA_FUNCTIONS(TESSERA_ROW)};
+#undef TESSERA_ROW
   return kNames[static_cast<int>(f)];
 }
 // What one value of f costs, and one of its derivative.
 constexpr int64_t FlopsOf(Activation f) {
-  constexpr int64_t kFlops[] = {0, 4, 4, 2, 3, 4, 4, 4, 1, 1};
+#define TESSERA_ROW(F) functions::F::kFlops,
+  constexpr int64_t kFlops[] = {TESSERA_FUNCTIONS(TESSERA_ROW)};
+#undef TESSERA_ROW
   return kFlops[static_cast<int>(f)];
 }
 

@@ -20,7 +20,7 @@ Factor From(Factor f, int64_t row) {
   return f;
 }
 
-MatmulArgs ProductOf(const GroupedMatmulArgs& g, int64_t e) {
+GemmArgs ProductOf(const GroupedMatmulArgs& g, int64_t e) {
   const int64_t row = g.offsets[e];
   Factor b = g.b;
   b.data = At(b.data, b.dtype, e * g.b_group_stride);
@@ -30,31 +30,31 @@ MatmulArgs ProductOf(const GroupedMatmulArgs& g, int64_t e) {
   } else {
     c.data = const_cast<void*>(At(c.data, c.dtype, row * c.stride));
   }
-  return {.a = From(g.a, row),
-          .b = b,
-          .c = c,
-          .bias = g.bias ? g.bias + e * g.N : nullptr,
-          .row_scale = g.row_scale ? g.row_scale + row : nullptr,
-          .M = g.offsets[e + 1] - row,
-          .N = g.N,
-          .K = g.K,
-          .precision = g.precision};
+  return {{.a = From(g.a, row),
+           .b = b,
+           .c = c,
+           .bias = g.bias ? g.bias + e * g.N : nullptr,
+           .row_scale = g.row_scale ? g.row_scale + row : nullptr,
+           .M = g.offsets[e + 1] - row,
+           .N = g.N,
+           .K = g.K,
+           .precision = g.precision}};
 }
 
-MatmulArgs ProductOf(const GroupedWeightGradArgs& g, int64_t e) {
+GemmArgs ProductOf(const GroupedWeightGradArgs& g, int64_t e) {
   const int64_t row = g.offsets[e], rows = g.offsets[e + 1] - row;
   Factor a = From(g.dy, row);
   a.order = Order::kTransposed;
   Product c = g.dw;
   c.data = const_cast<void*>(At(c.data, c.dtype, e * g.dw_group_stride));
   const bool idle = rows == 0 && c.mode == Grad::kAccumulate;
-  return {.a = a,
-          .b = From(g.x, row),
-          .c = c,
-          .M = idle ? 0 : g.N,
-          .N = g.K,
-          .K = rows,
-          .precision = g.precision};
+  return {{.a = a,
+           .b = From(g.x, row),
+           .c = c,
+           .M = idle ? 0 : g.N,
+           .N = g.K,
+           .K = rows,
+           .precision = g.precision}};
 }
 
 // The blocks of all products, one list, so that a large expert is shared between threads and small
@@ -64,7 +64,7 @@ void RunProducts(const Args& g) {
   auto* first = static_cast<int64_t*>(ThreadScratch((g.E + 1) * 8, 2));
   first[0] = 0;
   for (int64_t e = 0; e < g.E; ++e) {
-    const MatmulArgs product = ProductOf(g, e);
+    const GemmArgs product = ProductOf(g, e);
     first[e + 1] = first[e] + (product.M > 0 ? BlockCount(product, g.E) : 0);
   }
   ParallelFor(first[g.E], [&](int64_t block) {

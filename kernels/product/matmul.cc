@@ -8,7 +8,8 @@ namespace {
 
 void Matmul(const MatmulArgs& args) {
   if (args.M == 0 || args.N == 0) return;
-  ParallelFor(BlockCount(args, 1), [&](int64_t block) { RunBlock(args, 1, block); });
+  const GemmArgs product{args};
+  ParallelFor(BlockCount(product, 1), [&](int64_t block) { RunBlock(product, 1, block); });
 }
 
 template <class T>

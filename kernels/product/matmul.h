@@ -15,6 +15,10 @@ enum class Precision : uint8_t { kF32, kBF16 };
 
 enum class Order : uint8_t { kPlain, kTransposed };
 
+// Which matrix of a product is lower triangular as it is stored: of a factor the elements (i, j)
+// with j > i are 0 whatever memory holds there, of the result they are not computed.
+enum class Lower : uint8_t { kNone, kResult, kA, kB };
+
 // A factor of a product, stored by rows of `stride` elements, fp32 or bf16; kTransposed uses the
 // transpose of what is stored.
 struct Factor {

@@ -103,6 +103,12 @@ TEST_P(VectorMath, ValuesAreWithinTwoUlp) {
   Measure(Activation::kLog, 0.25, 4, std::log, 1);
   Measure(Activation::kTanh, -20, 20, std::tanh, 2);
   Measure(Activation::kTanh, -1, 1, std::tanh, 2);
+  Measure(Activation::kSin, -100, 100, std::sin, 2);
+  Measure(Activation::kCos, -100, 100, std::cos, 2);
+  // Across the end of the range of polynomials, and to the largest float.
+  Measure(Activation::kSin, 29000, 31000, std::sin, 2);
+  Measure(Activation::kCos, -31000, -29000, std::cos, 2);
+  Measure(Activation::kSin, -3e38, 3e38, std::sin, 2);
 }
 
 // Made of several of these: a few roundings more. Below -87 sigmoid, and so silu, is 0.
@@ -133,6 +139,8 @@ TEST_P(VectorMath, LimitsAreThoseOfCmath) {
   expect(Activation::kLog, {inf, nan, nan, std::log(big), nan, -inf, -inf, std::log(1e-42f), nan});
   expect(Activation::kTanh, {1, -1, nan, 1, -1, 0, 0, 1e-42f, -1e-42f});
   expect(Activation::kSigmoid, {1, 0, nan, 1, 0, 0.5f, 0.5f, 0.5f, 0.5f});
+  expect(Activation::kSin, {nan, nan, nan, static_cast<float>(std::sin(double{big})),
+                            -static_cast<float>(std::sin(double{big})), 0, 0, 1e-42f, -1e-42f});
   const float ln2 = std::log(2.0f);
   expect(Activation::kSoftplus, {inf, 0, nan, big, 0, ln2, ln2, ln2, ln2});
 }

@@ -31,7 +31,7 @@ struct Blocks {
 };
 
 // Large enough that packing costs little.
-Blocks Cut(const MatmulArgs& a, int64_t products) {
+Blocks Cut(const GemmArgs& a, int64_t products) {
   int64_t rows = a.M, columns = Min(a.N, kMaxColumns);
   if (PrefersDots(a)) {
     columns = 8 * (1 + 131072 / (a.K * 32 + 1));  // some 128 KiB of w
@@ -56,12 +56,12 @@ Blocks Cut(const MatmulArgs& a, int64_t products) {
 
 }  // namespace
 
-int64_t BlockCount(const MatmulArgs& args, int64_t products) {
+int64_t BlockCount(const GemmArgs& args, int64_t products) {
   const Blocks cut = Cut(args, products);
   return cut.down * cut.across;
 }
 
-void RunBlock(const MatmulArgs& args, int64_t products, int64_t block) {
+void RunBlock(const GemmArgs& args, int64_t products, int64_t block) {
   const Blocks cut = Cut(args, products);
   const int64_t i = block / cut.across * cut.rows, j = block % cut.across * cut.columns;
   const int64_t columns = Min(cut.columns, args.N - j);

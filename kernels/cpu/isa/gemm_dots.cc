@@ -54,8 +54,7 @@ void Dots(int64_t K, const float* a, int64_t lda, const W* w, int64_t ldw, float
 }
 
 template <int kM, int kN, class W>
-void DotRows(const MatmulArgs& args, const float* a, int64_t lda, int64_t i, int64_t j,
-             const W* w) {
+void DotRows(const GemmArgs& args, const float* a, int64_t lda, int64_t i, int64_t j, const W* w) {
   float out[32];
   Dots<kM, kN>(args.K, a + i * lda, lda, w, args.b.stride, out);
   Finish(args, out, kN, i, kM, j, kN);
@@ -63,7 +62,7 @@ void DotRows(const MatmulArgs& args, const float* a, int64_t lda, int64_t i, int
 
 // kN rows of w against every row of a.
 template <int kN, class W>
-void DotColumns(const MatmulArgs& args, const float* a, int64_t lda, int64_t j) {
+void DotColumns(const GemmArgs& args, const float* a, int64_t lda, int64_t j) {
   const W* w = static_cast<const W*>(args.b.data) + j * args.b.stride;
   constexpr int kM = kN == 8 ? 1 : 4;
   int64_t i = 0;
@@ -79,7 +78,7 @@ void DotColumns(const MatmulArgs& args, const float* a, int64_t lda, int64_t j) 
 }
 
 template <class W>
-void DotBlockOf(const MatmulArgs& args, const float* a, int64_t lda, int64_t j0, int64_t n) {
+void DotBlockOf(const GemmArgs& args, const float* a, int64_t lda, int64_t j0, int64_t n) {
   int64_t j = j0;
   const int64_t end = j0 + n;
   if (args.M == 1)
@@ -90,12 +89,12 @@ void DotBlockOf(const MatmulArgs& args, const float* a, int64_t lda, int64_t j0,
 
 }  // namespace
 
-bool PrefersDots(const MatmulArgs& args) {
-  return args.M <= kMaxRows && args.a.order == Order::kPlain &&
+bool PrefersDots(const GemmArgs& args) {
+  return args.lower == Lower::kNone && args.M <= kMaxRows && args.a.order == Order::kPlain &&
          args.b.order == Order::kTransposed && args.b.rows == nullptr;
 }
 
-void DotBlock(const MatmulArgs& args, int64_t j0, int64_t n) {
+void DotBlock(const GemmArgs& args, int64_t j0, int64_t n) {
   const auto* a = static_cast<const float*>(args.a.data);
   int64_t lda = args.a.stride;
   if (args.a.dtype != DType::kF32 || args.a.rows != nullptr) {

@@ -5,9 +5,12 @@ namespace {
 
 template <class R>
 R ValueOf(Activation f, const R& x) {
+  using std::cos;
   using std::erf;
   using std::exp;
   using std::log;
+  using std::sin;
+  using std::sqrt;
   const R one = 1.0;
   switch (f) {
     case Activation::kIdentity:
@@ -30,20 +33,35 @@ R ValueOf(Activation f, const R& x) {
       return exp(x);
     case Activation::kLog:
       return log(x);
+    case Activation::kRelu:
+      return static_cast<double>(x) > 0 ? x : R(0.0);
+    case Activation::kEluPlusOne:
+      return static_cast<double>(x) > 0 ? x + one : exp(x);
+    case Activation::kSin:
+      return sin(x);
+    case Activation::kCos:
+      return cos(x);
+    case Activation::kSqrt:
+      return sqrt(x);
+    case Activation::kAbs:
+      return static_cast<double>(x) < 0 ? R(0.0) - x : x;
+    case Activation::kSquare:
+      return x * x;
+    case Activation::kReciprocal:
+      return one / x;
   }
   return x;
 }
 
-constexpr Activation kAll[] = {Activation::kIdentity, Activation::kGelu,    Activation::kSilu,
-                               Activation::kRelu2,    Activation::kSigmoid, Activation::kLogSigmoid,
-                               Activation::kSoftplus, Activation::kTanh,    Activation::kExp,
-                               Activation::kLog};
+bool NeedsPositive(Activation f) {
+  return f == Activation::kLog || f == Activation::kSqrt || f == Activation::kReciprocal;
+}
 
 OpCase ActivationCase(Activation f, int64_t B, int64_t T, int64_t C, double scale) {
   OpCase c;
   c.name = std::string(Name(f)) + "_" + std::to_string(C);
   c.inputs = {{.name = "x", .shape = {B, T, C}, .value = NormalValues(3)}};
-  if (f == Activation::kLog) c.inputs[0].value = UniformValues(0.1, 9);
+  if (NeedsPositive(f)) c.inputs[0].value = UniformValues(0.1, 9);
   c.run = [=](Context& ctx, const std::vector<Var>& in) {
     return std::vector<Var>{Activate(ctx, f, in[0], static_cast<float>(scale))};
   };
@@ -61,14 +79,20 @@ OpCase GatedCase(Activation f, int64_t B, int64_t T, int64_t C) {
   c.name = "gated_" + std::string(Name(f)) + "_" + std::to_string(C);
   c.inputs = {{.name = "g", .shape = {B, T, C}, .value = NormalValues(2)},
               {.name = "u", .shape = {B, T, C}}};
-  if (f == Activation::kLog) c.inputs[0].value = UniformValues(0.1, 9);
+  if (NeedsPositive(f)) c.inputs[0].value = UniformValues(0.1, 9);
+  // 1/u times u, where both inputs are one, has no gradient; 1/u times u^2 has.
+  const bool square = f == Activation::kReciprocal;
   c.run = [=](Context& ctx, const std::vector<Var>& in) {
-    return std::vector<Var>{Gated(ctx, f, in[0], in[1])};
+    return std::vector<Var>{
+        Gated(ctx, f, in[0], square ? Activate(ctx, Activation::kSquare, in[1]) : in[1])};
   };
   c.SetReference([=](const auto& in) {
     using R = ScalarOf<decltype(in)>;
     Array<R> y(in[0].shape);
-    for (size_t i = 0; i < y.v.size(); ++i) y.v[i] = ValueOf(f, in[0].v[i]) * in[1].v[i];
+    for (size_t i = 0; i < y.v.size(); ++i) {
+      const R& u = in[1].v[i];
+      y.v[i] = ValueOf(f, in[0].v[i]) * (square ? u * u : u);
+    }
     return std::vector<Array<R>>{y};
   });
   return c;
@@ -117,7 +141,7 @@ std::vector<OpCase> PointwiseCases() {
   std::vector<OpCase> cases = {SwigluOfHalves(), AddCase("add_one", 1, 1, false),
                                AddCase("add", 37, 1, false), AddCase("add_scaled", 37, 0.25, false),
                                AddCase("add_itself", 19, 0.5, true)};
-  for (const Activation f : kAll) {
+  for (const Activation f : kActivations) {
     cases.push_back(ActivationCase(f, 1, 1, 1, 1));
     cases.push_back(ActivationCase(f, 2, 17, 37, 0.5));
     cases.push_back(GatedCase(f, 1, 1, 1));
