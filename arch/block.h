@@ -76,6 +76,7 @@ struct HeldLayers {
 struct HeldStack {
   const Stack* stack;
   int64_t times = 1;
+  int64_t tokens_each = 1;  // that are one for the stack
 };
 
 // Whether a token's result depends on no later one: always, or but for training (ctx.training).

@@ -52,13 +52,13 @@ class Rows {
 };
 
 // A row for each layer of a stack, each followed by those for the layers inside of it.
-void AddRows(const Stack& stack, const std::string& path, int64_t times, DType compute,
+void AddRows(const HeldStack& held, const std::string& path, DType compute,
              std::vector<LayerCost>* rows) {
-  for (const Stack::Layer& layer : stack.layers()) {
+  for (const Stack::Layer& layer : held.stack->layers()) {
     LayerCost row{.path = path.empty() ? layer.config.place : path + "." + layer.config.place};
     StateSize states;
     for (const auto& block : layer.blocks) {
-      states += block->States(compute).Times(times);
+      states += block->States(compute).Times(held.times).Every(held.tokens_each);
       row.active_parameters -= block->IdleParameters();
     }
     row.state_bytes = states.BoundedBytes();
@@ -68,8 +68,11 @@ void AddRows(const Stack& stack, const std::string& path, int64_t times, DType c
       std::string inside = row.path;
       if (layer.blocks.size() > 1)
         inside += absl::StrCat("[", b, "].", layer.config.branches[b].type->name);
-      for (const HeldStack& held : layer.blocks[b]->Stacks())
-        AddRows(*held.stack, inside, CheckedProduct({times, held.times}), compute, rows);
+      for (const HeldStack& inner : layer.blocks[b]->Stacks())
+        AddRows({.stack = inner.stack,
+                 .times = CheckedProduct({held.times, inner.times}),
+                 .tokens_each = CheckedProduct({held.tokens_each, inner.tokens_each})},
+                inside, compute, rows);
     }
   }
 }
@@ -124,7 +127,7 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
 
   ModelCost cost{.batch = batch, .seq = seq};
   cost.layers.push_back({.path = "model"});
-  AddRows(model.stack(), "", 1, compute, &cost.layers);
+  AddRows({.stack = &model.stack()}, "", compute, &cost.layers);
   cost.layers.push_back({.path = "head"});
   for (const LayerCost& l : cost.layers) {
     cost.state_bytes = SaturatingSum(cost.state_bytes, l.state_bytes);

@@ -191,7 +191,7 @@ Var Stack::Forward(Context& ctx, const Var& x, State* state) const {
 StateSize StatesOf(const Block& block, DType compute) {
   StateSize size = block.States(compute);
   for (const HeldStack& held : block.Stacks())
-    size += held.stack->States(compute).Times(held.times);
+    size += held.stack->States(compute).Times(held.times).Every(held.tokens_each);
   return size;
 }
 

@@ -70,10 +70,18 @@ StateSize StateSize::Times(int64_t n) const {
   return size;
 }
 
+StateSize StateSize::Every(int64_t n) const {
+  StateSize size = *this;
+  for (Cache& c : size.caches) c.tokens_each = CheckedProduct({n, c.tokens_each});
+  return size;
+}
+
 int64_t StateSize::After(int64_t tokens) const {
   int64_t bytes = fixed_bytes;
-  for (const Cache& c : caches)
-    bytes += c.bytes_per_token * (c.max_tokens < 0 ? tokens : std::min(tokens, c.max_tokens));
+  for (const Cache& c : caches) {
+    const int64_t kept = (tokens + c.tokens_each - 1) / c.tokens_each;
+    bytes += c.bytes_per_token * (c.max_tokens < 0 ? kept : std::min(kept, c.max_tokens));
+  }
   return bytes;
 }
 
@@ -87,7 +95,7 @@ int64_t StateSize::BoundedBytes() const {
 int64_t StateSize::BytesPerToken() const {
   int64_t bytes = 0;
   for (const Cache& c : caches)
-    if (c.max_tokens < 0) bytes += c.bytes_per_token;
+    if (c.max_tokens < 0) bytes += c.bytes_per_token / c.tokens_each;
   return bytes;
 }
 

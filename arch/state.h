@@ -50,12 +50,17 @@ struct StateSize {
   struct Cache {
     int64_t bytes_per_token = 0;
     int64_t max_tokens = -1;  // -1: grows without end
+    // Tokens of the sequence that are one for the cache, the last ones of a sequence as many as
+    // come.
+    int64_t tokens_each = 1;
   };
   int64_t fixed_bytes = 0;
   std::vector<Cache> caches;
 
   StateSize& operator+=(const StateSize& other);
   StateSize Times(int64_t n) const;
+  // On a sequence of which n tokens are one.
+  StateSize Every(int64_t n) const;
   int64_t After(int64_t tokens) const;
   // In the long run: what does not grow any more, and what each token adds.
   int64_t BoundedBytes() const;

@@ -34,6 +34,7 @@ void AddBench(CLI::App* app, int* code);
 void AddBlocks(CLI::App* app, int* code);
 void AddEval(CLI::App* app, int* code);
 void AddConfigs(CLI::App* app, int* code);
+void AddPapers(CLI::App* app, int* code);
 void AddTokenizer(CLI::App* app, int* code);
 void AddCompletion(CLI::App* app, int* code);
 
@@ -72,6 +73,8 @@ int CloseOutput(int code);
 
 // "tessera 0.1.0 (a47f975)", the compiler, the instruction sets and the GPU.
 std::string VersionText();
+// The commit of a checkout, a47f975, with -dirty where it is not as committed; else the version.
+std::string CommitText();
 
 }  // namespace tessera
 

@@ -32,6 +32,7 @@ int RunCommand(int argc, char** argv) {
   AddBench(&app, &code);
   AddBlocks(&app, &code);
   AddConfigs(&app, &code);
+  AddPapers(&app, &code);
   AddTokenizer(&app, &code);
   AddCompletion(&app, &code);
   std::vector<std::string> names;

@@ -5,6 +5,8 @@ namespace tessera {
 
 extern const char kVersion[], kCommit[];  // written by tools/version.cmake at each build
 
+std::string CommitText() { return *kCommit == 0 ? kVersion : kCommit; }
+
 std::string VersionText() {
 #ifdef __clang__
   constexpr char kCompiler[] = "Clang " __clang_version__;

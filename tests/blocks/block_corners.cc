@@ -20,6 +20,15 @@ const std::vector<BlockCase> kCorners = {
     {"attention", "{window: 1}", 64, {"q", "k"}},
     {"gla", "{heads: 2, expand_k: 1, expand_v: 2, conv: 4}", 32},
     {"gla", "{heads: 3, gate_rank: 1, gate_divisor: 1}", 36},
+    {"hourglass", "{layers: [attention, mlp]}"},
+    {"hourglass",
+     "{shorten: 3, layers: [{gla: {heads: 2}, norm: none}, {attention: {heads: 2, window: 5}}]}",
+     32},
+    {"hourglass",
+     "{shorten: 2, layers: [{hourglass: {shorten: 2, layers: [{mamba2: {d_state: 5, head_dim: "
+     "8}}]}}, "
+     "{mlp: {d_ff: 9}}]}",
+     16},
     {"mamba2", "{d_state: 16, head_dim: 8, groups: 2, expand: 1.5, bias: true}", 32},
     {"mamba2", "{d_state: 5, head_dim: 16, conv: 2, conv_bias: false}", 32},
     {"mlp", "{activation: geglu, bias: true}"},
