@@ -16,10 +16,11 @@ __device__ __forceinline__ void LoadFour(const TriangularSide& s, int64_t row, i
 }
 
 // Block (i, j, group): rows [64 i, 64 i + 64) and columns [64 j, 64 j + 64) of a group's product,
-// over the part of K that a lower factor has there. A tile above the diagonal of a lower result
-// only writes its zeros; the whole block leaves together.
+// over the part of K that a lower factor has there; of a tile above the diagonal of a lower result
+// there is none. Three blocks a multiprocessor: more registers than that leaves would hide less of
+// the memory's latency.
 template <Precision P, bool kAOuter, bool kBOuter>
-__global__ void __launch_bounds__(kProductThreads) BatchedMatmulKernel(Side a, Side b, Batch g) {
+__global__ void __launch_bounds__(kProductThreads, 3) BatchedMatmulKernel(Side a, Side b, Batch g) {
   const int64_t M = g.product.M, N = g.product.N, K = g.product.K;
   const GridPlace place = PlaceInGrid((M + kTile - 1) / kTile, (N + kTile - 1) / kTile);
   const int64_t m = place.x * kTile, n = place.y * kTile, group = place.z;

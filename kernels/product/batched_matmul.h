@@ -37,8 +37,8 @@ constexpr int64_t LowerElements(int64_t rows, int64_t columns) {
 }
 
 // C[b,h] = alpha op(A[b,h]) op(B[b,h]), [M,N] = [M,K] [K,N], op by the order in which a factor is
-// stored. With `lower`, the result or a factor is causal: what lies above its diagonal is 0, is not
-// read, and costs nothing. Factors are multiplied as `precision` says.
+// stored. With `lower`, the result or a factor is causal: what lies above its diagonal is 0,
+// whatever a factor holds there, and costs nothing. Factors are multiplied as `precision` says.
 template <class TA, class TB, class TC>
 struct BatchedMatmulArgs {
   static constexpr char kName[] = "batched_matmul", kGradName[] = "batched_matmul_grad";
