@@ -71,7 +71,7 @@ void ReduceGrad(const Gradient<ReduceArgs<T>>& g) {
     T* const dx = g.d.x.Row(row) + group * a.W;
     float dy = Load(g.d.y.Row(row) + group, 1)[0];
     if (a.reduction == Reduction::kLse) {
-      const float lse = a.lse.Row(row)[group];
+      const float kept = a.lse.Row(row)[group], lse = kept == -INFINITY ? 0 : kept;
       return ForLanes(
           a.W, [&](int64_t i, int m) { PutGrad(dx + i, Exp(Load(x + i, m) - lse) * dy, m, mode); });
     }

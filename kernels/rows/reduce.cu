@@ -75,7 +75,7 @@ struct ReduceGradBody {
     const bool max = a.reduction == Reduction::kMax, lse = a.reduction == Reduction::kLse;
     const float share = a.reduction == Reduction::kMean ? dy / static_cast<float>(a.W) : dy;
     const int64_t first = max ? FirstLargest<kTeam, N>(x) : 0;
-    const float total = lse ? a.lse.Row(row)[group] : 0;
+    const float kept = lse ? a.lse.Row(row)[group] : 0, total = kept == -INFINITY ? 0 : kept;
     Team<kTeam>::template ForColumns<N>(0, a.W, [&](int64_t c) {
       float v[N] = {};
       if (lse) Load(x + c, v);

@@ -14,7 +14,8 @@ enum class Reduction : uint8_t {
 };
 
 // y[g] = the reduction of the W columns of group g, for each of a row's G groups. The gradient of a
-// maximum goes to the first of equal columns, that of kLse is the softmax times dy.
+// maximum goes to the first of equal columns, that of kLse is the softmax times dy, or 0 where all
+// of a group is -infinity.
 template <class T_>
 struct ReduceArgs {
   static constexpr char kName[] = "reduce", kGradName[] = "reduce_grad";
