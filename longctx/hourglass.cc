@@ -63,9 +63,7 @@ class Hourglass final : public Block {
   StateSize States(DType compute) const override {
     return {.fixed_bytes = n_ * D_ * SizeOf(compute)};
   }
-  std::vector<HeldStack> Stacks() const override {
-    return {{.stack = &stack_, .tokens_each = n_}};
-  }
+  std::vector<HeldStack> Stacks() const override { return {{.stack = &stack_, .tokens_each = n_}}; }
 
  private:
   // What the group made that the first rows of a chunk belong to.
@@ -82,8 +80,8 @@ class Hourglass final : public Block {
   }
   // The outputs of the groups that end in the chunk, at rows first, first + n, ...
   Var Run(Context& ctx, const Var& x, int64_t first, int64_t groups, State* state) const {
-    // Row i of `all` is row i - (n - 1) of the chunk, so the group that ends at row first + jn of the
-    // chunk begins at row first + jn of `all`.
+    // Row i of `all` is row i - (n - 1) of the chunk, so the group that ends at row first + jn of
+    // the chunk begins at row first + jn of `all`.
     const Var all = ConcatTime(ctx, std::vector<Var>{Before(ctx, x, state), x});
     const Var shorter = Pool(ctx, SliceTime(ctx, all, first, groups * n_), n_);
     Tensor position;

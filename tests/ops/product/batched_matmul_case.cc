@@ -63,6 +63,43 @@ OpCase Mixed(const std::string& name, const Sizes& s, const BatchedMatmulOptions
   return c;
 }
 
+// Causal attention of the three words, with scores and shares in fp32 whatever the compute type.
+OpCase AttentionCase(int64_t B, int64_t T, int64_t H, int64_t K, int64_t V) {
+  OpCase c{.name = "attention_by_definition",
+           .inputs = {{.name = "q", .shape = {B, T, H * K}},
+                      {.name = "k", .shape = {B, T, H * K}},
+                      {.name = "v", .shape = {B, T, H * V}}}};
+  c.run = [=](Context& ctx, const std::vector<Var>& in) {
+    const Var scores = BatchedMatmul(
+        ctx, in[0], in[1],
+        {.heads = H, .b = Order::kTransposed, .lower = Lower::kResult, .result = DType::kF32});
+    const Var shares = Softmax(ctx, scores, {.groups = H, .scale = 0.5f, .mask = Mask::kCausal});
+    return std::vector<Var>{BatchedMatmul(ctx, shares, in[2], {.heads = H, .lower = Lower::kA})};
+  };
+  c.SetReference([=](const auto& in) {
+    using std::exp;
+    using R = ScalarOf<decltype(in)>;
+    Array<R> o(Shape{B, T, H * V});
+    for (int64_t i = 0; i < B * T * H; ++i) {
+      const int64_t b = i / H / T, t = i / H % T, h = i % H;
+      R total = 0.0;
+      std::vector<R> sum(static_cast<size_t>(V), R(0.0));
+      for (int64_t j = 0; j <= t; ++j) {
+        R dot = 0.0;
+        for (int64_t d = 0; d < K; ++d)
+          dot += in[0][i * K + d] * in[1][(((b * T + j) * H) + h) * K + d];
+        const R e = exp(R(0.5) * dot);
+        total += e;
+        for (int64_t d = 0; d < V; ++d)
+          sum[static_cast<size_t>(d)] += e * in[2][(((b * T + j) * H) + h) * V + d];
+      }
+      for (int64_t d = 0; d < V; ++d) o[i * V + d] = sum[static_cast<size_t>(d)] / total;
+    }
+    return std::vector<Array<R>>{o};
+  });
+  return c;
+}
+
 constexpr Order kPlain = Order::kPlain, kTransposed = Order::kTransposed;
 constexpr Lower kLowers[] = {Lower::kNone, Lower::kResult, Lower::kA, Lower::kB};
 
@@ -78,7 +115,7 @@ std::vector<OpCase> BatchedCases() {
       BatchedCase("tall_lower_a", {1, 1, 820, 1, 820}, {.lower = Lower::kA}),
       BatchedCase("wide_lower_b", {1, 1, 1, 820, 820}, {.b = kTransposed, .lower = Lower::kB}),
       BatchedCase("deep_lower_result", {1, 1, 19, 23, 830}, {.lower = Lower::kResult}),
-      Mixed("fp32_right", {1, 3, 4, 9, 6}, {.a = kTransposed}, 1)};
+      AttentionCase(2, 19, 2, 8, 5), Mixed("fp32_right", {1, 3, 4, 9, 6}, {.a = kTransposed}, 1)};
   // bf16 rounds the result of an fp32 case as well.
   cases[4].bars = {5e-3, 1e-2, 1e-5, 1e-4, 5e-3, 2e-2, "the result is bf16"};
   // Every order with every triangle: squares, and rectangles either way, none a multiple of a tile.
