@@ -19,8 +19,11 @@ void CheckTensor(const char* op, const char* name, const Tensor& t, Dims want, D
                     (t.shape().rank() == 0 ? 1 : t.dim(-1)) == columns,
                 "%s takes %s as %s %s, not as %s %s", op, name, Name(dtype), Text(want).c_str(),
                 Name(t.dtype()), t.shape().ToString().c_str());
-  TESSERA_CHECK((use & kDense) == 0 || t.contiguous(), "%s takes %s without gaps between its rows",
-                op, name);
+  TESSERA_CHECK(
+      (use & kDense) == 0 || t.contiguous(),
+      "%s takes tensors without gaps, and its %s of %s is part of a wider one, with rows %ld "
+      "apart",
+      op, name, t.shape().ToString().c_str(), t.stride());
 }
 
 bool Bind::Present(const char* name, const Tensor& t, unsigned use) const {

@@ -330,11 +330,12 @@ void Context::AddLoss(const std::string& name, double coefficient, const Var& va
   Record([ref = value.grad(), coefficient](Context& ctx) {
     const GradSlot slot = ctx.GradOf(ref);
     ctx.Run(CopyArgs<float>{.x = ctx.loss_scale.data<float>(),
-                            .x_stride = ctx.loss_scale.defined() ? 1 : 0,
+                            .x_stride = 1,
                             .y = slot.data<float>(),
                             .y_stride = 1,
                             .mode = slot.mode,
                             .factor = static_cast<float>(coefficient),
+                            .ones = !ctx.loss_scale.defined(),
                             .rows = 1,
                             .C = 1});
   });

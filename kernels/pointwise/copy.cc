@@ -12,7 +12,7 @@ void Copy(const CopyArgs<T>& a) {
   const float scale = a.factor * (a.scaled ? a.scale[0] : 1.0f);
   ParallelRanges(a.rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      if (a.x_stride == 0) {
+      if (a.ones) {
         ForLanes(a.C, [&](int64_t i, int n) {
           T* y = a.y + r * a.y_stride + i;
           Store(y, a.mode == Grad::kAccumulate ? Load(y, n) + scale : Splat(scale), n);

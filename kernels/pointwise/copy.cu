@@ -11,7 +11,7 @@ struct CopyBody {
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
     const float scale = a.factor * (a.scaled ? *a.scale : 1);
     float x[N];
-    if (a.x_stride == 0) {
+    if (a.ones) {
 #pragma unroll
       for (float& one : x) one = 1;
     } else {
@@ -25,7 +25,8 @@ struct CopyBody {
 
 template <class T>
 void Copy(const CopyArgs<T>& a) {
-  ForElements<T>(a.rows, a.C, Aligned(a.x, a.x_stride) && Aligned(a.y, a.y_stride), CopyBody<T>{a});
+  ForElements<T>(a.rows, a.C, (a.ones || Aligned(a.x, a.x_stride)) && Aligned(a.y, a.y_stride),
+                 CopyBody<T>{a});
 }
 
 }  // namespace

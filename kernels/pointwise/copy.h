@@ -10,12 +10,13 @@ namespace tessera {
 template <class T>
 struct CopyArgs {
   static constexpr char kName[] = "copy";
-  const T* x;  // [rows, C]; absent, with a stride of 0: ones
+  const T* x;  // [rows, C]
   int64_t x_stride;
   T* y;  // [rows, C]
   int64_t y_stride;
   Grad mode;
   float factor = 1;
+  bool ones = false;             // in place of x, which is not read
   bool scaled = false;           // also times scale[0]
   const float* scale = nullptr;  // [1]
   int64_t rows, C;

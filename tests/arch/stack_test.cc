@@ -88,7 +88,7 @@ TEST(Stack, MistakesInNestedListsAreToldWithTheirPlace) {
             "[attention, mlp]");
   EXPECT_EQ(Mistakes("[{recurrent: {layers: [mpl]}}]"),
             "m.yaml:1:53: unknown block 'mpl' in a layer; did you mean 'mlp'? (known: attention, "
-            "gla, mamba2, mlp, moe, recurrent)");
+            "gla, hourglass, mamba2, mlp, moe, recurrent)");
   EXPECT_EQ(Mistakes("[{repeat: 2, layers: [{recurrent: {layers: [{gla: {heads: 5}}]}}]}]"),
             "m.yaml:1:75: gla: heads = 5 does not divide the width 8 (expand_k = 0.5 times d_model "
             "= 16)")
