@@ -48,7 +48,8 @@ struct BlockShape {
 struct Port {
   std::string name;                          // kv
   std::vector<std::vector<int64_t>> values;  // of each value: its shape for one token
-  // With a state: the tokens that the values reach back to, their own included; -1: all.
+  // With a state: the tokens that the values reach back to, their own included; -1: all; 0: there
+  // is no state.
   int64_t reach = -1;
 };
 

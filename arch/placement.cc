@@ -20,6 +20,7 @@ std::string ShapesOf(const Port& port) {
 }
 
 std::string ReachOf(const Port& port) {
+  if (port.reach == 0) return "tokens that it keeps no state of";
   return port.reach < 0 ? "all tokens" : absl::StrCat("the last ", port.reach, " tokens");
 }
 

@@ -24,6 +24,10 @@
 //     Cost grad_cost() const;
 //   };
 //
+// Besides, a list may have Index (int32, without a gradient), Kept (made by the forward pass for
+// the derivative), Workspace and GradWorkspace (memory of the forward pass and of the derivative,
+// for as long as each runs).
+//
 // From the list follow what Apply (ops/apply.h) does for every op alike (checks of shapes and
 // types, strides, allocation, what the tape keeps, the places of gradients), the arguments of the
 // derivative (Gradient<PoolArgs<T>>), and the shapes in the messages of a device.

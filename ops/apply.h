@@ -38,7 +38,7 @@ class Bind {
     TESSERA_CHECK((use & kConstant) == 0 || inputs_[in_ - 1].grad() == nullptr,
                   "%s has no derivative for %s", op_, name);
     view = {t.data<T>(), t.stride()};
-    if ((use & kUnread) == 0) held.push_back(t);
+    if ((use & kUnread) == 0) Hold(t);
   }
   void Index(const char* name, View<const int32_t>& view, Dims dims, unsigned use = kPlain) {
     TESSERA_CHECK(index_ < indices_.size(), "%s has no tensor for %s", op_, name);
@@ -46,7 +46,7 @@ class Bind {
     if (!Present(name, t, use)) return;
     CheckTensor(op_, name, t, dims, DType::kI32, use | kDense);
     view = {t.data<int32_t>(), t.stride()};
-    held.push_back(t);
+    Hold(t);
   }
   template <class T>
   void Out(const char*, View<T>& view, Dims dims, unsigned use = kPlain) {
@@ -54,7 +54,7 @@ class Bind {
     const Tensor t = ctx_.New(ShapeOf(dims), kDTypeOf<T>);
     view = {t.data<T>(), t.stride()};
     outputs.push_back(t);
-    if ((use & kReread) != 0) held.push_back(t);
+    if ((use & kReread) != 0) Hold(t);
   }
   // Made for the derivative alone, which finds it as the forward pass left it.
   template <class T>
@@ -65,6 +65,14 @@ class Bind {
     view = {t.data<T>(), t.stride()};
     held.push_back(t);
   }
+  // Memory of the forward pass alone, for as long as this object lives.
+  template <class T>
+  void Workspace(const char*, View<T>& view, Dims dims) {
+    const Shape shape = ShapeOf(dims);
+    if (shape.elements() == 0) return;
+    workspaces_.push_back(ctx_.New(shape, kDTypeOf<T>));
+    view = {workspaces_.back().data<T>(), workspaces_.back().stride()};
+  }
   template <class T>
   void GradWorkspace(const char*, View<T>&, Dims) {}
   void Finish() const;
@@ -73,11 +81,15 @@ class Bind {
 
  private:
   bool Present(const char* name, const Tensor& t, unsigned use) const;
+  void Hold(const Tensor& t) {
+    if (ctx_.recording()) held.push_back(t);
+  }
 
   Context& ctx_;
   const char* op_;
   const std::vector<Var>& inputs_;
   const std::vector<Tensor>& indices_;
+  std::vector<Tensor> workspaces_;
   size_t wanted_, in_ = 0, index_ = 0;
 };
 
@@ -94,6 +106,10 @@ struct Forget {
   }
   template <class T>
   void Kept(const char*, View<T>&, Dims) {}
+  template <class T>
+  void Workspace(const char*, View<T>& view, Dims) {
+    view.data = nullptr;
+  }
   template <class T>
   void GradWorkspace(const char*, View<T>&, Dims) {}
 };
@@ -129,10 +145,16 @@ class Place {
   void Kept(const char*, View<T>& view, Dims) {
     view = {};
   }
+  template <class T>
+  void Workspace(const char*, View<T>& view, Dims) {
+    view = {};
+  }
   // The derivative's own memory, for as long as this object lives.
   template <class T>
   void GradWorkspace(const char*, View<T>& view, Dims dims) {
-    workspaces_.push_back(ctx_.New(ShapeOf(dims), kDTypeOf<T>));
+    const Shape shape = ShapeOf(dims);
+    if (shape.elements() == 0) return;
+    workspaces_.push_back(ctx_.New(shape, kDTypeOf<T>));
     view = {workspaces_.back().data<T>(), workspaces_.back().stride()};
   }
 
@@ -172,12 +194,13 @@ std::vector<Var> Apply(Context& ctx, Args args, const std::vector<Var>& inputs,
   bind.Finish();
   ctx.Run(args);
   if constexpr (requires { Args::kGradName; }) {
-    return internal::Recorded(ctx, args, inputs, std::move(bind.outputs), std::move(bind.held));
-  } else {  // no input has a derivative
-    std::vector<Var> out;
-    for (Tensor& t : bind.outputs) out.emplace_back(std::move(t));
-    return out;
+    if (ctx.recording())
+      return internal::Recorded(ctx, args, inputs, std::move(bind.outputs), std::move(bind.held));
   }
+  std::vector<Var> out;
+  out.reserve(outputs);
+  for (Tensor& t : bind.outputs) out.emplace_back(std::move(t));
+  return out;
 }
 
 }  // namespace tessera

@@ -10,7 +10,8 @@ namespace tessera {
 
 struct AttentionOptions {
   int64_t heads, kv_heads;  // kv_heads divides heads
-  int64_t window = 0;       // keys that a query sees, itself included; 0: all
+  int64_t window = 0;       // keys that a query sees up to its own, that included; 0: all
+  int64_t after = 0;        // keys behind its own that it sees; 0: causal; negative: all
   float scale;
   float soft_cap = 0;  // 0: none
 };

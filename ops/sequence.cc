@@ -1,21 +1,19 @@
 #include "ops/sequence.h"
 
-#include "kernels/layout/document_starts.h"
+#include "kernels/layout/documents.h"
 #include "kernels/layout/positions.h"
 #include "ops/apply.h"
 
 namespace tessera {
 
 Tensor DocumentStarts(Context& ctx, const Tensor& position) {
-  TESSERA_CHECK(position.dtype() == DType::kI32 && position.shape().rank() == 2,
-                "positions are %s %s, not [B,T] of int32", Name(position.dtype()),
-                position.shape().ToString().c_str());
-  const Tensor start = ctx.New(position.shape(), DType::kI32);
-  ctx.Run(DocumentStartsArgs{.position = position.data<int32_t>(),
-                             .start = start.data<int32_t>(),
-                             .B = position.dim(0),
-                             .T = position.dim(1)});
-  return start;
+  const DocumentStartsArgs args{.B = position.dim(0), .T = position.dim(-1)};
+  return Apply(ctx, args, {}, {position})[0].value();
+}
+
+Tensor DocumentEnds(Context& ctx, const Tensor& start) {
+  const DocumentEndsArgs args{.B = start.dim(0), .T = start.dim(-1)};
+  return Apply(ctx, args, {}, {start})[0].value();
 }
 
 Tensor StartFor(const Context& ctx, const Tensor& x) {
@@ -23,6 +21,11 @@ Tensor StartFor(const Context& ctx, const Tensor& x) {
                 "an op over %s whose documents begin where %s rows say",
                 x.shape().ToString().c_str(), ctx.start.shape().ToString().c_str());
   return ctx.start;
+}
+
+Tensor EndFor(Context& ctx, const Tensor& x) {
+  const Tensor start = StartFor(ctx, x);
+  return start.defined() ? DocumentEnds(ctx, start) : start;
 }
 
 Tensor Positions(Context& ctx, const Tensor& position, const PositionSteps& steps) {

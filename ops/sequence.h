@@ -3,15 +3,20 @@
 
 #include "ops/context.h"
 
-// Where documents begin. As all ops: see ops/ops.h.
+// Where documents begin and end. As all ops: see ops/ops.h.
 
 namespace tessera {
 
 // position [B,T] int32, which counts each document's tokens from 0 over chunks -> Context::start.
 Tensor DocumentStarts(Context& ctx, const Tensor& position);
 
+// Context::start [B,T] -> the row of this chunk behind the last token of each token's document.
+Tensor DocumentEnds(Context& ctx, const Tensor& start);
+
 // ctx.start, for an op over time of x [B,T,...]; undefined where that is.
 Tensor StartFor(const Context& ctx, const Tensor& x);
+// The ends that belong to it, for an op that looks ahead.
+Tensor EndFor(Context& ctx, const Tensor& x);
 
 // Of positions [B,T], those of `count` tokens from row `first` on, every `step`-th, counted in
 // groups of `divisor` tokens: [B,count].

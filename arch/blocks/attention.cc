@@ -13,10 +13,10 @@
 #include "ops/projection.h"
 #include "ops/rope_scaling.h"
 
-// Causal softmax attention (Vaswani et al. 2017, eq. 1) with grouped key-value heads (Ainslie et
-// al. 2023, arXiv:2305.13245), rotary positions (Su et al. 2021, arXiv:2104.09864), a sliding
-// window, and what is put around it: norms of queries and keys, a soft cap of the scores, a gate on
-// the output.
+// Softmax attention, causal or not (Vaswani et al. 2017, eq. 1) with grouped key-value heads
+// (Ainslie et al. 2023, arXiv:2305.13245), rotary positions (Su et al. 2021, arXiv:2104.09864), a
+// sliding window, and what is put around it: norms of queries and keys, a soft cap of the scores, a
+// gate on the output.
 
 namespace tessera {
 namespace {
@@ -82,7 +82,7 @@ struct AttentionConfig {
   std::optional<int64_t> kv_heads, head_dim, window;
   std::optional<RopeConfig> rope = RopeConfig{};
   Biases bias = Biases::kNone;
-  bool qk_norm = false, gate = false;
+  bool causal = true, qk_norm = false, gate = false;
   std::optional<double> soft_cap;
   std::string kv_from;
 
@@ -90,10 +90,12 @@ struct AttentionConfig {
     f.Add("heads", heads, Between(1, kMaxCount), "query heads");
     f.Add("kv_heads", kv_heads, Between(1, kMaxCount), "key and value heads; none is `heads`");
     f.Add("head_dim", head_dim, Between(1, kMaxCount), "width of a head; none is d_model / heads");
-    f.Add(
-        "window", window, Between(1, kMaxSeq),
-        "keys that a query sees, itself included; none is all. With 1 there is nothing to choose: "
-        "queries and keys never learn");
+    f.Add("causal", causal,
+          "whether a token sees itself and earlier ones alone; false, as in an encoder, leaves no "
+          "state to generate from");
+    f.Add("window", window, Between(1, kMaxSeq),
+          "keys that a query sees, itself included, and with causal: false as many to its other "
+          "side; none is all. With 1 there is nothing to choose: queries and keys never learn");
     f.Add("rope", rope, "rotary positions, or none");
     f.Add("qk_norm", qk_norm, "RMS norm of every query and key head");
     f.Add("soft_cap", soft_cap, Positive(), "scores become c tanh(score / c)");
@@ -117,6 +119,10 @@ struct AttentionConfig {
       return bad(std::to_string(heads) + " heads of " + std::to_string(Width(in.D)) +
                  " channels are wider than " + std::to_string(kMaxWidth) +
                  "; lower heads or head_dim");
+    if (!causal && window == 1)
+      return bad(
+          "with window = 1 a token sees itself alone, and causal: false changes nothing; use a "
+          "wider window or causal: true");
     if (rope && Width(in.D) % 2 != 0)
       return bad("a head of width " + std::to_string(Width(in.D)) +
                  " cannot be rotated in pairs; use an even head_dim or rope: none");
@@ -134,17 +140,24 @@ struct AttentionConfig {
     if (rope) return rope->scaling.Check();
     return absl::OkStatus();
   }
-  // Keys and values, each kv_heads x head_dim a token.
+  Traits TraitsAt(const BlockShape&) const {
+    if (causal) return {};
+    return {.causal = Causal::kNever,
+            .decodes = false,
+            .why = "with causal: false its tokens see those behind them"};
+  }
+  // Keys and values, each kv_heads x head_dim a token. What is not causal has no state, and so
+  // neither leaves keys of one nor reads them.
   Port Kv(const BlockShape& in) const {
     const std::vector<int64_t> heads = {kv(), Width(in.D)};
-    return {.name = "kv", .values = {heads, heads}, .reach = window.value_or(-1)};
+    return {.name = "kv", .values = {heads, heads}, .reach = causal ? window.value_or(-1) : 0};
   }
   std::vector<PortRead> Reads(const BlockShape& in) const {
     if (kv_from.empty()) return {};
     return {{.port = Kv(in),
              .from = kv_from,
              .key = "kv_from",
-             .fix = "make kv_heads and head_dim equal, and this window no wider"}};
+             .fix = "make kv_heads, head_dim and causal equal, and this window no wider"}};
   }
   std::vector<Port> Provides(const BlockShape& in) const {
     if (in.Reads("kv")) return {};
@@ -186,6 +199,7 @@ class AttentionBlock final : public Block {
 
   Var Forward(Context& ctx, const Var& x, State* state) const override {
     const AttentionConfig& c = config_;
+    TESSERA_CHECK(c.causal || state == nullptr, "attention that is not causal has no state");
     Var q = Linear(ctx, x, q_);
     if (c.qk_norm) q = RmsNorm(ctx, q, q_norm_, kHeadNormEps, c.heads);
     if (c.rope) q = Rope(ctx, q, c.heads, rotation_);
@@ -193,6 +207,7 @@ class AttentionBlock final : public Block {
     const AttentionOptions options{.heads = c.heads,
                                    .kv_heads = c.kv(),
                                    .window = c.window.value_or(0),
+                                   .after = c.causal ? 0 : c.window.value_or(0) - 1,
                                    .scale = 1 / std::sqrt(static_cast<float>(width_)),
                                    .soft_cap = static_cast<float>(c.soft_cap.value_or(0))};
     Var o = Attention(ctx, q, kv[kK], kv[kV], Past(kv, state), options);
@@ -205,7 +220,7 @@ class AttentionBlock final : public Block {
   }
 
   StateSize States(DType compute) const override {
-    if (reads_kv_) return {};
+    if (reads_kv_ || !config_.causal) return {};
     return {.caches = {{.bytes_per_token = 2 * config_.kv() * width_ * SizeOf(compute),
                         .max_tokens = config_.window ? *config_.window - 1 : -1}}};
   }
@@ -277,6 +292,6 @@ class AttentionBlock final : public Block {
 }  // namespace
 
 extern constexpr BlockType kAttention = DefineBlock<AttentionBlock, AttentionConfig>(
-    "attention", "Causal attention", "arXiv:1706.03762");
+    "attention", "Softmax attention", "arXiv:1706.03762");
 
 }  // namespace tessera

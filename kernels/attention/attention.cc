@@ -16,17 +16,17 @@ void StoreOutput(const AttentionArgs<T>& a, const Columns& columns, const Runnin
                  const float* o, int64_t ldo) {
   for (int64_t c = 0; c < columns.n; ++c) {
     const int64_t t = columns.t(c), h = columns.h(c);
-    T* out = a.o + (columns.b * a.T + t) * a.o_stride + h * a.V;
+    T* out = a.o.Row(columns.b * a.T + t) + h * a.V;
     const float inverse = 1 / running.sum[c];
     ForLanes(a.V, [&](int64_t i, int n) { Store(out + i, Load(o + c * ldo + i) * inverse, n); });
   }
-  if (a.lse == nullptr) return;
+  if (!a.lse) return;
   alignas(64) float lse[kColumns];
   for (int64_t c = 0; c < columns.padded; c += kLanes) {
     Store(lse + c, Load(running.max + c) * kLn2 + Log(Load(running.sum + c)));
   }
   for (int64_t c = 0; c < columns.n; ++c) {
-    a.lse[(columns.b * a.H + columns.h(c)) * a.T + columns.t(c)] = lse[c];
+    a.lse.data[(columns.b * a.H + columns.h(c)) * a.T + columns.t(c)] = lse[c];
   }
 }
 
@@ -56,7 +56,7 @@ void AttentionTiles(const AttentionArgs<T>& a, int64_t b, int64_t head, int64_t 
     first_key = Smaller(first_key, tiles[i].columns.first_key);
     last_key = Larger(last_key, tiles[i].columns.last_key);
   }
-  const KeyRows<const T> keys = KeysOf(a, b, head), values = ValuesOf(a, b, head);
+  const KeyRows<T> keys = KeysOf(a, b, head), values = ValuesOf(a, b, head);
   for (int64_t j0 = first_key; j0 <= last_key; j0 += kKeys) {
     const int64_t j1 = Smaller(j0 + kKeys, last_key + 1);
     LoadKeys(keys, j0, j1, a.K, k, ldk);

@@ -37,31 +37,30 @@ __global__ void __launch_bounds__(kForwardThreads)
   const int64_t q0 = (tiles - 1 - place.x) * Tile::kQueries;
   const int64_t h = place.y, b = place.z, hkv = h / (a.H / a.Hkv);
   const int64_t last = q0 + Tile::kQueries < a.T ? q0 + Tile::kQueries - 1 : a.T - 1;
-  const int keys = static_cast<int>(a.L + last) + 1;
+  const int keys = HighOf(a, b, last) + 1;
   StartTile<kThreads, Tile::kQueries, kD>(
       shared->q, static_cast<int>(a.K), aligned, [&](int i) -> const T* {
-        return q0 + i < a.T ? a.q + (b * a.T + q0 + i) * a.q_stride + h * a.K : nullptr;
+        return q0 + i < a.T ? a.q.Row(b * a.T + q0 + i) + h * a.K : nullptr;
       });
   const auto start_keys = [&](int j0) {
-    StartTile<kThreads, kRows, kD>(
-        shared->k, static_cast<int>(a.K), aligned, [&](int i) -> const T* {
-          if (j0 + i >= keys) return nullptr;
-          return KeyRow(a, a.k, a.k_stride, a.past_k, a.past_k_stride, b, j0 + i) + hkv * a.K;
-        });
+    StartTile<kThreads, kRows, kD>(shared->k, static_cast<int>(a.K), aligned,
+                                   [&](int i) -> const T* {
+                                     if (j0 + i >= keys) return nullptr;
+                                     return KeyRow(a, a.k, a.past_k, b, j0 + i) + hkv * a.K;
+                                   });
     cp_async_commit();
   };
   const auto start_values = [&](int j0) {
-    StartTile<kThreads, kRows, kD>(
-        shared->v, static_cast<int>(a.V), aligned, [&](int i) -> const T* {
-          if (j0 + i >= keys) return nullptr;
-          return KeyRow(a, a.v, a.v_stride, a.past_v, a.past_v_stride, b, j0 + i) + hkv * a.V;
-        });
+    StartTile<kThreads, kRows, kD>(shared->v, static_cast<int>(a.V), aligned,
+                                   [&](int i) -> const T* {
+                                     if (j0 + i >= keys) return nullptr;
+                                     return KeyRow(a, a.v, a.past_v, b, j0 + i) + hkv * a.V;
+                                   });
     cp_async_commit();
   };
   // This thread's rows, and the keys that all rows of its warp see.
   const int warp = threadIdx.x / 32;
   const int64_t row0 = q0 + 16 * kM * warp;
-  const int high0 = static_cast<int>(a.L + row0) + FragmentRow(0);
   int low[2 * kM];
 #pragma unroll
   for (int r = 0; r < 2 * kM; ++r) {
@@ -70,7 +69,7 @@ __global__ void __launch_bounds__(kForwardThreads)
   }
   Sight seen_by_all{0, -1};
   if (row0 + 16 * kM <= a.T)
-    seen_by_all = {SightOf(a, b, row0 + 16 * kM - 1).low, static_cast<int>(a.L + row0)};
+    seen_by_all = {SightOf(a, b, row0 + 16 * kM - 1).low, HighOf(a, b, row0)};
   const float scale = a.scale * kLog2E;
   float o[kM][kD / 8][4] = {}, most[2 * kM], sum[2 * kM] = {};
   for (float& m : most) m = -INFINITY;
@@ -89,11 +88,18 @@ __global__ void __launch_bounds__(kForwardThreads)
       ForFragment(s, [&](int, int, float& x) { x = CappedLogit(a, x); });
     else
       ForFragment(s, [&](int, int, float& x) { x *= scale; });
-    if (j0 < seen_by_all.low || j0 + kRows - 1 > seen_by_all.high)
+    if (j0 < seen_by_all.low || j0 + kRows - 1 > seen_by_all.high) {
+      int high[2 * kM];  // asked for here, where few tiles come: registers are scarce
+#pragma unroll
+      for (int r = 0; r < 2 * kM; ++r) {
+        const int64_t t = row0 + FragmentRow(r);
+        high[r] = t < a.T ? HighOf(a, b, t) : -1;
+      }
       ForFragment(s, [&](int r, int j, float& x) {
-        const bool seen = j0 + j >= low[r] && j0 + j <= high0 + FragmentRow(r) - FragmentRow(0);
+        const bool seen = j0 + j >= low[r] && j0 + j <= high[r];
         x = seen ? x : -INFINITY;
       });
+    }
     ForFragment(s, [&](int r, int, float& x) { most[r] = fmaxf(most[r], x); });
     float fade[2 * kM], base[2 * kM];
 #pragma unroll
@@ -117,8 +123,8 @@ __global__ void __launch_bounds__(kForwardThreads)
   for (int r = 0; r < 2 * kM; ++r) {
     const int64_t t = row0 + FragmentRow(r);
     sum[r] = RowSum(sum[r]);
-    if (a.lse != nullptr && t < a.T && threadIdx.x % 4 == 0)
-      a.lse[(b * a.H + h) * a.T + t] = kLn2 * most[r] + logf(sum[r]);
+    if (a.lse && t < a.T && threadIdx.x % 4 == 0)
+      a.lse.data[(b * a.H + h) * a.T + t] = kLn2 * most[r] + logf(sum[r]);
     sum[r] = 1 / sum[r];
   }
   ForFragment(o, [&](int r, int, float& x) { x *= sum[r]; });
@@ -126,7 +132,7 @@ __global__ void __launch_bounds__(kForwardThreads)
   PutFragment<kPitch>(o, shared->q + 16 * kM * warp * kPitch, a.V, aligned, Grad::kOverwrite,
                       [&](int i) -> T* {
                         const int64_t t = row0 + i;
-                        return t < a.T ? a.o + (b * a.T + t) * a.o_stride + h * a.V : nullptr;
+                        return t < a.T ? a.o.Row(b * a.T + t) + h * a.V : nullptr;
                       });
 }
 
@@ -181,15 +187,14 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
     const int64_t t = (first_query + n) / group, h = hkv * group + (first_query + n) % group;
     const bool there = n < queries;
     sight[n] = there ? SightOf(a, b, t) : Sight{0, -1};
-    Rows::Read(there ? a.q + (b * a.T + t) * a.q_stride + h * a.K : nullptr, a.K, q[n]);
+    Rows::Read(there ? a.q.Row(b * a.T + t) + h * a.K : nullptr, a.K, q[n]);
     if (!there) continue;
     from = sight[n].low < from ? sight[n].low : from;
     to = sight[n].high > to ? sight[n].high : to;
   }
   // use(place in the piece, row) for the rows of this lane, kAhead at a time; a row that no query
   // sees is null.
-  const auto for_rows = [&](const T* fresh, int64_t stride, const T* past, int64_t past_stride,
-                            int64_t width, auto use) {
+  const auto for_rows = [&](const View<T>& fresh, const View<T>& past, int64_t width, auto use) {
     constexpr int kStep = kDecodeWarps * Rows::kRows;
     static_assert(kPieceKeys % (kAhead * kStep) == 0);
     for (int first = warp * Rows::kRows + lane / Rows::kLanes; first < kPieceKeys;
@@ -199,29 +204,27 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
       for (int i = 0; i < kAhead; ++i) {
         const int j = begin + first + i * kStep;
         const bool seen = j >= from && j <= to;
-        Rows::Read(seen ? KeyRow(a, fresh, stride, past, past_stride, b, j) + hkv * width : nullptr,
-                   width, row[i]);
+        Rows::Read(seen ? KeyRow(a, fresh, past, b, j) + hkv * width : nullptr, width, row[i]);
       }
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) use(first + i * kStep, row[i]);
     }
   };
-  for_rows(a.k, a.k_stride, a.past_k, a.past_k_stride, a.K,
-           [&](int at, const float(&key)[kChunks][N]) {
+  for_rows(a.k, a.past_k, a.K, [&](int at, const float(&key)[kChunks][N]) {
 #pragma unroll
-             for (int n = 0; n < kQ; ++n) {
-               float dot = 0;
+    for (int n = 0; n < kQ; ++n) {
+      float dot = 0;
 #pragma unroll
-               for (int i = 0; i < kChunks; ++i)
+      for (int i = 0; i < kChunks; ++i)
 #pragma unroll
-                 for (int c = 0; c < N; ++c) dot += q[n][i][c] * key[i][c];
+        for (int c = 0; c < N; ++c) dot += q[n][i][c] * key[i][c];
 #pragma unroll
-               for (int lanes = Rows::kLanes / 2; lanes > 0; lanes /= 2)
-                 dot += __shfl_xor_sync(kAllLanes, dot, lanes);
-               const bool seen = begin + at >= sight[n].low && begin + at <= sight[n].high;
-               if (lane % Rows::kLanes == 0) p[n][at] = seen ? Logit(a, dot) : -INFINITY;
-             }
-           });
+      for (int lanes = Rows::kLanes / 2; lanes > 0; lanes /= 2)
+        dot += __shfl_xor_sync(kAllLanes, dot, lanes);
+      const bool seen = begin + at >= sight[n].low && begin + at <= sight[n].high;
+      if (lane % Rows::kLanes == 0) p[n][at] = seen ? Logit(a, dot) : -INFINITY;
+    }
+  });
   __syncthreads();
   for (int n = warp; n < kQ; n += kDecodeWarps) {
     float largest = -INFINITY, total = 0;
@@ -234,15 +237,14 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
   }
   __syncthreads();
   float o[kQ][kChunks][N] = {};
-  for_rows(a.v, a.v_stride, a.past_v, a.past_v_stride, a.V,
-           [&](int at, const float(&value)[kChunks][N]) {
+  for_rows(a.v, a.past_v, a.V, [&](int at, const float(&value)[kChunks][N]) {
 #pragma unroll
-             for (int n = 0; n < kQ; ++n)
+    for (int n = 0; n < kQ; ++n)
 #pragma unroll
-               for (int i = 0; i < kChunks; ++i)
+      for (int i = 0; i < kChunks; ++i)
 #pragma unroll
-                 for (int c = 0; c < N; ++c) o[n][i][c] += p[n][at] * value[i][c];
-           });
+        for (int c = 0; c < N; ++c) o[n][i][c] += p[n][at] * value[i][c];
+  });
 #pragma unroll
   for (int n = 0; n < kQ; ++n)
 #pragma unroll
@@ -262,7 +264,7 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodePieces(AttentionArgs<T> 
     float v = c == a.V ? sum[n] : c > a.V ? most[n] : 0;
     if (c < a.V)
       for (int w = 0; w < kDecodeWarps; ++w) v += warp_o[w][n][c];
-    a.workspace[(((b * a.cuda_decode_pieces() + piece) * a.T + t) * a.H + h) * width + c] = v;
+    a.pieces.data[(((b * a.cuda_decode_pieces() + piece) * a.T + t) * a.H + h) * width + c] = v;
   }
 }
 
@@ -271,7 +273,7 @@ template <class T>
 __global__ void __launch_bounds__(kDecodeThreads) DecodeCombine(AttentionArgs<T> a) {
   const int64_t h = blockIdx.x % a.H, t = blockIdx.x / a.H % a.T, b = blockIdx.x / a.H / a.T;
   const int64_t pieces = a.cuda_decode_pieces(), width = a.V + 2;
-  const float* const first = a.workspace + ((b * pieces * a.T + t) * a.H + h) * width;
+  const float* const first = a.pieces.data + ((b * pieces * a.T + t) * a.H + h) * width;
   const int64_t step = a.T * a.H * width;
   float most = -INFINITY;
   for (int64_t p = threadIdx.x; p < pieces; p += kDecodeThreads)
@@ -286,10 +288,9 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodeCombine(AttentionArgs<T>
 #pragma unroll 8
     for (int64_t p = 0; p < pieces; ++p)
       o += first[p * step + c] * Exp2(first[p * step + a.V + 1] - most);
-    a.o[(b * a.T + t) * a.o_stride + h * a.V + c] = FromFloat<T>(o / sum);
+    a.o.Row(b * a.T + t)[h * a.V + c] = FromFloat<T>(o / sum);
   }
-  if (threadIdx.x == 0 && a.lse != nullptr)
-    a.lse[(b * a.H + h) * a.T + t] = kLn2 * most + logf(sum);
+  if (threadIdx.x == 0 && a.lse) a.lse.data[(b * a.H + h) * a.T + t] = kLn2 * most + logf(sum);
 }
 
 template <int kD, int N, class T>

@@ -75,14 +75,14 @@ void DecodePiece(const AttentionArgs<T>& a, const Columns& columns, int64_t begi
     Store(q + i, Splat(0));
   }
   for (int64_t c = 0; c < columns.n; ++c) {
-    const int64_t row = columns.b * a.T + columns.t(c);
-    Widened(a.q + row * a.q_stride + columns.h(c) * a.K, a.K, QueryFactor(a), q + c * ldk);
+    Widened(a.q.Row(columns.b * a.T + columns.t(c)) + columns.h(c) * a.K, a.K, QueryFactor(a),
+            q + c * ldk);
     for (int64_t i = 0; i < a.V; ++i) pieces[c].sums[i] = 0;
     pieces[c].max() = kNever;
     pieces[c].weight() = 0;
   }
-  const KeyRows<const T> keys = KeysOf(a, columns.b, columns.head);
-  const KeyRows<const T> values = ValuesOf(a, columns.b, columns.head);
+  const KeyRows<T> keys = KeysOf(a, columns.b, columns.head);
+  const KeyRows<T> values = ValuesOf(a, columns.b, columns.head);
   end = Smaller(end, columns.last_key + 1);
   for (int64_t j0 = Larger(begin, columns.first_key); j0 < end; j0 += kBatch) {
     const int64_t j1 = Smaller(j0 + kBatch, end);
@@ -109,7 +109,7 @@ void DecodeTile(const AttentionArgs<T>& a, int64_t b, int64_t head, int64_t firs
                  .q = scratch.Take(a.K * kTileStride),
                  .o = scratch.Take(kColumns * ldv)};
   tile.Start(a, rows);
-  const KeyRows<const T> keys = KeysOf(a, b, head), values = ValuesOf(a, b, head);
+  const KeyRows<T> keys = KeysOf(a, b, head), values = ValuesOf(a, b, head);
   end = Smaller(end, tile.columns.last_key + 1);
   for (int64_t j0 = Larger(begin, tile.columns.first_key); j0 < end; j0 += kKeys) {
     const int64_t j1 = Smaller(j0 + kKeys, end);
@@ -141,7 +141,7 @@ void Combine(const AttentionArgs<T>& a, int64_t b, int64_t h, int64_t t, float* 
     piece[a.V] = Exp2(Splat(piece[a.V] - max))[0];
     weight += piece[a.V + 1] * piece[a.V];
   }
-  T* out = a.o + (b * a.T + t) * a.o_stride + h * a.V;
+  T* out = a.o.Row(b * a.T + t) + h * a.V;
   ForLanes(a.V, [&](int64_t i, int n) {
     Vec o = Splat(0);
     for (int64_t p = 0; p < pieces; ++p) {
@@ -150,9 +150,7 @@ void Combine(const AttentionArgs<T>& a, int64_t b, int64_t h, int64_t t, float* 
     }
     Store(out + i, o / weight, n);
   });
-  if (a.lse != nullptr) {
-    a.lse[(b * a.H + h) * a.T + t] = max * kLn2 + Log(Splat(weight))[0];
-  }
+  if (a.lse) a.lse.data[(b * a.H + h) * a.T + t] = max * kLn2 + Log(Splat(weight))[0];
 }
 
 }  // namespace
@@ -167,7 +165,7 @@ void AttentionDecode(const AttentionArgs<T>& a) {
     const int64_t first = chunk % tiles * kColumns, last = Smaller(first + kColumns, n);
     Piece columns[kColumns];
     for (int64_t c = first; c < last; ++c) {
-      columns[c - first] = {a.workspace + at * piece_floats + c * column_floats, a.V};
+      columns[c - first] = {a.pieces.data + at * piece_floats + c * column_floats, a.V};
     }
     const int64_t end = begin + a.decode_keys();
     if (a.few_queries()) {
@@ -180,7 +178,7 @@ void AttentionDecode(const AttentionArgs<T>& a) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t head = i / n, c = i % n;
       Combine(a, head / a.Hkv, head % a.Hkv * group + c % group, c / group,
-              a.workspace + head * pieces * piece_floats + c * column_floats, piece_floats);
+              a.pieces.data + head * pieces * piece_floats + c * column_floats, piece_floats);
     }
   });
 }

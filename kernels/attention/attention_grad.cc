@@ -32,11 +32,12 @@ void Contribute(const float* x, float factor, int64_t width, Turn turn, float* s
   });
 }
 
-// The blocks of one call, and which pairs of them any query of a full document would use.
+// The blocks of one call, and which pairs of them any query of a full document would use: of a
+// query block those with neighbouring key blocks, and the other way around.
 template <class T>
 struct Blocks {
-  const AttentionGradArgs<T>& a;
-  int64_t size = a.block(), keys = a.forward.L + a.forward.T;
+  const Gradient<AttentionArgs<T>>& a;
+  int64_t size = a.forward.block(), keys = a.forward.L + a.forward.T;
   int64_t key_blocks = (keys + size - 1) / size;
   int64_t query_blocks = (a.forward.T + size - 1) / size;
 
@@ -44,7 +45,8 @@ struct Blocks {
     if (c < 0 || c >= key_blocks || i < 0 || i >= query_blocks) return false;
     const int64_t first_query = a.forward.L + i * size;
     const int64_t last_query = a.forward.L + Smaller((i + 1) * size, a.forward.T) - 1;
-    if (c * size > last_query) return false;
+    const int64_t after = a.forward.after;
+    if (after >= 0 && c * size > last_query + after) return false;
     const int64_t last_key = Smaller((c + 1) * size, keys) - 1;
     return a.forward.window <= 0 || last_key > first_query - a.forward.window;
   }
@@ -82,22 +84,22 @@ struct PairScratch {
 
 // The queries come times QueryFactor.
 template <class T>
-void LoadQueryTile(const AttentionGradArgs<T>& a, const Columns& columns, PairScratch& s) {
+void LoadQueryTile(const Gradient<AttentionArgs<T>>& a, const Columns& columns, PairScratch& s) {
   const AttentionArgs<T>& f = a.forward;
-  LoadColumns(columns, f.q, f.q_stride, f.T, f.K, QueryFactor(f), s.q, s.ldk, s.q_transposed);
-  LoadColumns(columns, a.dout, a.dout_stride, f.T, f.V, 1, s.dout, s.ldv, s.dout_transposed);
+  LoadColumns(columns, f.q, f.T, f.K, QueryFactor(f), s.q, s.ldk, s.q_transposed);
+  LoadColumns(columns, a.d.o, f.T, f.V, 1, s.dout, s.ldv, s.dout_transposed);
   for (int64_t c = 0; c < columns.padded; ++c) {
     if (c >= columns.n) {
       s.lse[c] = s.delta[c] = 0;
       continue;
     }
     const int64_t t = columns.t(c), h = columns.h(c);
-    const T* o = f.o + (columns.b * f.T + t) * f.o_stride + h * f.V;
+    const T* o = f.o.Row(columns.b * f.T + t) + h * f.V;
     Vec delta = Splat(0);
     ForLanes(f.V,
              [&](int64_t i, int n) { delta += Load(o + i, n) * Load(s.dout + c * s.ldv + i, n); });
     s.delta[c] = Sum(delta);
-    s.lse[c] = f.lse[(columns.b * f.H + h) * f.T + t] * kLog2E;
+    s.lse[c] = f.lse.data[(columns.b * f.H + h) * f.T + t] * kLog2E;
   }
   for (int64_t i = 0; i < columns.n * s.ldk; i += kLanes) Store(s.dq + i, Splat(0));
 }
@@ -153,38 +155,37 @@ void GradTile(const AttentionArgs<T>& f, const Columns& columns, int64_t block, 
 }
 
 template <class T>
-void ContributeKeys(const AttentionGradArgs<T>& a, int64_t b, int64_t head, int64_t begin,
+void ContributeKeys(const Gradient<AttentionArgs<T>>& a, int64_t b, int64_t head, int64_t begin,
                     int64_t end, Turn turn, const PairScratch& s) {
   const AttentionArgs<T>& f = a.forward;
-  const KeyRows<T> dk = RowsOf(f, a.dpast_k, a.dpast_k_stride, a.dk, a.dk_stride, f.K, b, head);
-  const KeyRows<T> dv = RowsOf(f, a.dpast_v, a.dpast_v_stride, a.dv, a.dv_stride, f.V, b, head);
-  float* dk_sum = a.workspace + a.dq_floats();
-  float* dv_sum = dk_sum + a.dk_floats();
+  const KeyRows<T> dk(f, a.d.past_k, a.d.k, f.K, b, head), dv(f, a.d.past_v, a.d.v, f.V, b, head);
+  float* dk_sum = a.d.sums.data + f.dq_floats();
+  float* dv_sum = dk_sum + f.dk_floats();
   const float factor = f.scale / QueryFactor(f);  // the queries came scaled
   for (int64_t j = begin; j < end; ++j) {
     const int64_t row = (b * f.Hkv + head) * (f.L + f.T) + j;
     Contribute(s.dk + (j - begin) * s.ldk, factor, f.K, turn, dk_sum + row * f.K, dk.Row(j),
-               j < f.L ? a.dpast_k_mode : a.dk_mode);
+               (j < f.L ? a.d.past_k : a.d.k).mode);
     Contribute(s.dv + (j - begin) * s.ldv, 1, f.V, turn, dv_sum + row * f.V, dv.Row(j),
-               j < f.L ? a.dpast_v_mode : a.dv_mode);
+               (j < f.L ? a.d.past_v : a.d.v).mode);
   }
 }
 
 template <class T>
-void ContributeQueries(const AttentionGradArgs<T>& a, const Columns& columns, Turn turn,
+void ContributeQueries(const Gradient<AttentionArgs<T>>& a, const Columns& columns, Turn turn,
                        const PairScratch& s) {
   const AttentionArgs<T>& f = a.forward;
   for (int64_t c = 0; c < columns.n; ++c) {
     const int64_t t = columns.t(c), h = columns.h(c), row = columns.b * f.T + t;
     Contribute(s.dq + c * s.ldk, f.scale, f.K, turn,
-               a.workspace + ((columns.b * f.H + h) * f.T + t) * f.K,
-               a.dq == nullptr ? nullptr : a.dq + row * a.dq_stride + h * f.K, a.dq_mode);
+               a.d.sums.data + ((columns.b * f.H + h) * f.T + t) * f.K,
+               a.d.q ? a.d.q.Row(row) + h * f.K : nullptr, a.d.q.mode);
   }
 }
 
 template <class T>
 void GradPair(const Blocks<T>& blocks, int64_t b, int64_t head, int64_t c, int64_t i) {
-  const AttentionGradArgs<T>& a = blocks.a;
+  const Gradient<AttentionArgs<T>>& a = blocks.a;
   const AttentionArgs<T>& f = a.forward;
   const int64_t G = f.H / f.Hkv, begin = c * blocks.size;
   const int64_t end = Smaller(begin + blocks.size, blocks.keys);
@@ -225,7 +226,7 @@ void ContributeNothing(const Blocks<T>& blocks) {
 }
 
 template <class T>
-void AttentionGrad(const AttentionGradArgs<T>& a) {
+void AttentionGrad(const Gradient<AttentionArgs<T>>& a) {
   const Blocks<T> blocks{a};
   const int64_t heads = a.forward.B * a.forward.Hkv;
   for (int64_t diagonal = blocks.key_blocks - 1; diagonal > -blocks.query_blocks; --diagonal) {
@@ -242,6 +243,7 @@ void AttentionGrad(const AttentionGradArgs<T>& a) {
 
 }  // namespace
 
-TESSERA_KERNEL(AttentionGrad)
+TESSERA_KERNEL_OF(Gradient<AttentionArgs<float>>, AttentionGrad)
+TESSERA_KERNEL_OF(Gradient<AttentionArgs<bf16>>, AttentionGrad)
 
 }  // namespace tessera::TESSERA_ISA

@@ -41,7 +41,7 @@ struct GradTile {
 
 // delta[b, h, t] = <do, o>: a warp a query, a lane N channels at a time.
 template <int N, class T>
-__global__ void __launch_bounds__(256) DeltaKernel(AttentionGradArgs<T> g, float* delta) {
+__global__ void __launch_bounds__(256) DeltaKernel(Gradient<AttentionArgs<T>> g, float* delta) {
   const AttentionArgs<T>& a = g.forward;
   const int64_t i = int64_t{blockIdx.x} * 8 + threadIdx.x / 32;
   if (i >= a.B * a.H * a.T) return;
@@ -49,8 +49,8 @@ __global__ void __launch_bounds__(256) DeltaKernel(AttentionGradArgs<T> g, float
   float sum = 0;
   for (int64_t v = N * (threadIdx.x % 32); v < a.V; v += N * 32) {
     float o[N], dout[N];
-    Load(a.o + row * a.o_stride + h * a.V + v, o);
-    Load(g.dout + row * g.dout_stride + h * a.V + v, dout);
+    Load(a.o.Row(row) + h * a.V + v, o);
+    Load(g.d.o.Row(row) + h * a.V + v, dout);
 #pragma unroll
     for (int i = 0; i < N; ++i) sum += o[i] * dout[i];
   }
@@ -71,14 +71,14 @@ __device__ __forceinline__ void ForPairs(float (&f)[kM][kN][4], float (&g)[kM][k
 }
 
 template <class T>
-__device__ __forceinline__ bool Aligned16(const T* p, int64_t stride) {
-  return reinterpret_cast<uintptr_t>(p) % 16 == 0 && stride * int64_t{sizeof(T)} % 16 == 0;
+__device__ __forceinline__ bool Aligned16(const View<T>& v) {
+  return reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && v.stride * int64_t{sizeof(T)} % 16 == 0;
 }
 
 template <class T>
-__device__ __forceinline__ const T* QueryRow(const AttentionArgs<T>& a, const T* p, int64_t stride,
+__device__ __forceinline__ const T* QueryRow(const AttentionArgs<T>& a, const View<T>& v,
                                              int64_t width, int64_t b, int64_t h, int64_t t) {
-  return t < a.T ? p + (b * a.T + t) * stride + h * width : nullptr;
+  return t < a.T ? v.Row(b * a.T + t) + h * width : nullptr;
 }
 
 // Block (i, h, b) owns the i-th kOwn queries of head h and goes through the keys they see.
@@ -86,7 +86,7 @@ __device__ __forceinline__ const T* QueryRow(const AttentionArgs<T>& a, const T*
 // one comes.
 template <class T, int kD>
 __global__ void __launch_bounds__(kGradThreads)
-    QueryGradKernel(AttentionGradArgs<T> g, const float* delta, bool aligned) {
+    QueryGradKernel(Gradient<AttentionArgs<T>> g, const float* delta, bool aligned) {
   using F = Fragments<T>;
   using Tile = GradTile<T, kD>;
   constexpr int kM = Tile::kM, kInner = Tile::kInner, kPitch = Tile::kPitch;
@@ -99,35 +99,33 @@ __global__ void __launch_bounds__(kGradThreads)
   const int64_t q0 = (tiles - 1 - tile) * Tile::kOwn, hkv = h / (a.H / a.Hkv);
   const int K = static_cast<int>(a.K), V = static_cast<int>(a.V);
   const int64_t last = q0 + Tile::kOwn < a.T ? q0 + Tile::kOwn - 1 : a.T - 1;
-  const int keys = static_cast<int>(a.L + last) + 1;
-  StartTile<kThreads, Tile::kOwn, kD>(shared->own_first, K, aligned, [&](int i) {
-    return QueryRow(a, a.q, a.q_stride, a.K, b, h, q0 + i);
-  });
-  StartTile<kThreads, Tile::kOwn, kD>(shared->own_second, V, aligned, [&](int i) {
-    return QueryRow(a, g.dout, g.dout_stride, a.V, b, h, q0 + i);
-  });
+  const int keys = HighOf(a, b, last) + 1;
+  StartTile<kThreads, Tile::kOwn, kD>(shared->own_first, K, aligned,
+                                      [&](int i) { return QueryRow(a, a.q, a.K, b, h, q0 + i); });
+  StartTile<kThreads, Tile::kOwn, kD>(shared->own_second, V, aligned,
+                                      [&](int i) { return QueryRow(a, g.d.o, a.V, b, h, q0 + i); });
   const int row0 = Tile::Row(), column0 = Tile::Wide() * Tile::kShare;
   const int channel = Tile::Wide() * Tile::kChannels;
   Sight sight[2 * kM], seen_by_all{0, -1};
   if (q0 + row0 + 16 * kM <= a.T)
-    seen_by_all = {SightOf(a, b, q0 + row0 + 16 * kM - 1).low, static_cast<int>(a.L + q0) + row0};
+    seen_by_all = {SightOf(a, b, q0 + row0 + 16 * kM - 1).low, HighOf(a, b, q0 + row0)};
   float lse[2 * kM] = {}, along[2 * kM] = {};
 #pragma unroll
   for (int r = 0; r < 2 * kM; ++r) {
     const int64_t t = q0 + row0 + FragmentRow(r);
     sight[r] = t < a.T ? SightOf(a, b, t) : Sight{0, -1};
     if (t >= a.T) continue;
-    lse[r] = kLog2E * a.lse[(b * a.H + h) * a.T + t];
+    lse[r] = kLog2E * a.lse.data[(b * a.H + h) * a.T + t];
     along[r] = delta[(b * a.H + h) * a.T + t];
   }
   const auto start = [&](int j0, int stage) {
     StartTile<kThreads, kInner, kD>(shared->first[stage], K, aligned, [&](int i) -> const T* {
       if (j0 + i >= keys) return nullptr;
-      return KeyRow(a, a.k, a.k_stride, a.past_k, a.past_k_stride, b, j0 + i) + hkv * a.K;
+      return KeyRow(a, a.k, a.past_k, b, j0 + i) + hkv * a.K;
     });
     StartTile<kThreads, kInner, kD>(shared->second[stage], V, aligned, [&](int i) -> const T* {
       if (j0 + i >= keys) return nullptr;
-      return KeyRow(a, a.v, a.v_stride, a.past_v, a.past_v_stride, b, j0 + i) + hkv * a.V;
+      return KeyRow(a, a.v, a.past_v, b, j0 + i) + hkv * a.V;
     });
     cp_async_commit();
   };
@@ -172,11 +170,27 @@ __global__ void __launch_bounds__(kGradThreads)
   }
   __syncthreads();
   PutFragment<kPitch>(dq, shared->own_first + row0 * kPitch + channel, a.K - channel,
-                      aligned && Aligned16(g.dq, g.dq_stride), g.dq_mode, [&](int i) -> T* {
+                      aligned && Aligned16(g.d.q), g.d.q.mode, [&](int i) -> T* {
                         const int64_t t = q0 + row0 + i;
                         if (t >= a.T) return nullptr;
-                        return g.dq + (b * a.T + t) * g.dq_stride + h * a.K + channel;
+                        return g.d.q.Row(b * a.T + t) + h * a.K + channel;
                       });
+}
+
+// How many of the first n, of which all that are so stand before all that are not.
+template <class Is>
+__device__ __forceinline__ int64_t Halving(int64_t n, Is is) {
+  int64_t count = 0;
+  while (n > 0) {
+    const int64_t half = n / 2;
+    if (is(count + half)) {
+      count += half + 1;
+      n -= half + 1;
+    } else {
+      n = half;
+    }
+  }
+  return count;
 }
 
 // What the keys need to know of a query.
@@ -189,7 +203,7 @@ struct QueryFacts {
 // them. A fragment's rows are keys here, its columns queries.
 template <class T, int kD>
 __global__ void __launch_bounds__(kGradThreads)
-    KeyGradKernel(AttentionGradArgs<T> g, const float* delta, bool aligned) {
+    KeyGradKernel(Gradient<AttentionArgs<T>> g, const float* delta, bool aligned) {
   using F = Fragments<T>;
   using Tile = GradTile<T, kD>;
   constexpr int kM = Tile::kM, kInner = Tile::kInner, kPitch = Tile::kPitch;
@@ -204,44 +218,47 @@ __global__ void __launch_bounds__(kGradThreads)
   const int K = static_cast<int>(a.K), V = static_cast<int>(a.V);
   StartTile<kThreads, Tile::kOwn, kD>(shared->own_first, K, aligned, [&](int i) -> const T* {
     if (k0 + i >= keys) return nullptr;
-    return KeyRow(a, a.k, a.k_stride, a.past_k, a.past_k_stride, b, k0 + i) + hkv * a.K;
+    return KeyRow(a, a.k, a.past_k, b, k0 + i) + hkv * a.K;
   });
   StartTile<kThreads, Tile::kOwn, kD>(shared->own_second, V, aligned, [&](int i) -> const T* {
     if (k0 + i >= keys) return nullptr;
-    return KeyRow(a, a.v, a.v_stride, a.past_v, a.past_v_stride, b, k0 + i) + hkv * a.V;
+    return KeyRow(a, a.v, a.past_v, b, k0 + i) + hkv * a.V;
   });
   cp_async_commit();
   const int row0 = Tile::Row(), column0 = Tile::Wide() * Tile::kShare;
   const int channel = Tile::Wide() * Tile::kChannels, thread = static_cast<int>(threadIdx.x);
-  // The queries that may see any of these keys begin here, and end with the tile whose first sees
-  // later ones only: found by halving, since `low` does not fall.
-  const int64_t from = k0 > a.L ? (k0 - a.L) / kInner * kInner : 0, newest = k0 + Tile::kOwn - 1;
-  int64_t tiles = 0, more = from < a.T ? (a.T - from + kInner - 1) / kInner : 0;
-  while (more > 0) {
-    const int64_t half = more / 2;
-    if (SightOf(a, b, from + (tiles + half) * kInner).low <= newest) {
-      tiles += half + 1;
-      more -= half + 1;
-    } else {
-      more = half;
-    }
+  // The queries that may see any of these keys begin with the tile whose last sees the oldest of
+  // them, and end with the tile whose first sees later ones only: found by halving, since neither
+  // `high` nor `low` falls.
+  const int64_t newest = k0 + Tile::kOwn - 1;
+  int64_t from = 0;
+  if (a.after == 0) {
+    from = k0 > a.L ? (k0 - a.L) / kInner * kInner : 0;
+  } else {
+    from = kInner * Halving((a.T + kInner - 1) / kInner, [&](int64_t tile) {
+             const int64_t end = (tile + 1) * kInner;
+             return HighOf(a, b, (end < a.T ? end : a.T) - 1) < k0;
+           });
   }
+  const int64_t tiles =
+      from < a.T
+          ? Halving((a.T - from + kInner - 1) / kInner,
+                    [&](int64_t tile) { return SightOf(a, b, from + tile * kInner).low <= newest; })
+          : 0;
   // Tile n: of head n / tiles of the group.
   const auto start = [&](int64_t n, int stage) {
     const int64_t h = hkv * group + n / tiles, t0 = from + n % tiles * kInner;
-    StartTile<kThreads, kInner, kD>(shared->first[stage], K, aligned, [&](int i) {
-      return QueryRow(a, a.q, a.q_stride, a.K, b, h, t0 + i);
-    });
-    StartTile<kThreads, kInner, kD>(shared->second[stage], V, aligned, [&](int i) {
-      return QueryRow(a, g.dout, g.dout_stride, a.V, b, h, t0 + i);
-    });
+    StartTile<kThreads, kInner, kD>(shared->first[stage], K, aligned,
+                                    [&](int i) { return QueryRow(a, a.q, a.K, b, h, t0 + i); });
+    StartTile<kThreads, kInner, kD>(shared->second[stage], V, aligned,
+                                    [&](int i) { return QueryRow(a, g.d.o, a.V, b, h, t0 + i); });
     cp_async_commit();
   };
   const auto facts_of = [&](int64_t n) {
     const int64_t h = hkv * group + n / tiles, t = from + n % tiles * kInner + thread;
     if (thread >= kInner || t >= a.T) return QueryFacts{{INT32_MAX, -1}, 0, 0};
     const int64_t at = (b * a.H + h) * a.T + t;
-    return QueryFacts{SightOf(a, b, t), kLog2E * a.lse[at], delta[at]};
+    return QueryFacts{SightOf(a, b, t), kLog2E * a.lse.data[at], delta[at]};
   };
   float dk[kM][Tile::kChannels / 8][4] = {}, dv[kM][Tile::kChannels / 8][4] = {};
   const int64_t all = tiles * group;
@@ -301,45 +318,42 @@ __global__ void __launch_bounds__(kGradThreads)
   }
   cp_async_wait<0>();  // where there was no query
   __syncthreads();
-  const auto put = [&](const auto& f, T* own, T* fresh, int64_t stride, Grad mode, T* past,
-                       int64_t past_stride, Grad past_mode, int64_t width) {
+  const auto put = [&](const auto& f, T* own, const View<T>& fresh, const View<T>& past,
+                       int64_t width) {
     // A tile may begin in the past and end among the fresh rows.
     for (const bool in_past : {false, true}) {
-      if ((in_past ? past : fresh) == nullptr) continue;
-      PutFragment<kPitch>(
-          f, own + row0 * kPitch + channel, width - channel,
-          aligned && (in_past ? Aligned16(past, past_stride) : Aligned16(fresh, stride)),
-          in_past ? past_mode : mode, [&](int i) -> T* {
-            const int64_t key = k0 + row0 + i;
-            if (key >= keys || (key < a.L) != in_past) return nullptr;
-            return KeyRow(a, fresh, stride, past, past_stride, b, key) + hkv * width + channel;
-          });
+      const View<T>& to = in_past ? past : fresh;
+      if (!to) continue;
+      PutFragment<kPitch>(f, own + row0 * kPitch + channel, width - channel,
+                          aligned && Aligned16(to), to.mode, [&](int i) -> T* {
+                            const int64_t key = k0 + row0 + i;
+                            if (key >= keys || (key < a.L) != in_past) return nullptr;
+                            return KeyRow(a, fresh, past, b, key) + hkv * width + channel;
+                          });
       __syncwarp();
     }
   };
-  put(dk, shared->own_first, g.dk, g.dk_stride, g.dk_mode, g.dpast_k, g.dpast_k_stride,
-      g.dpast_k_mode, a.K);
-  put(dv, shared->own_second, g.dv, g.dv_stride, g.dv_mode, g.dpast_v, g.dpast_v_stride,
-      g.dpast_v_mode, a.V);
+  put(dk, shared->own_first, g.d.k, g.d.past_k, a.K);
+  put(dv, shared->own_second, g.d.v, g.d.past_v, a.V);
 }
 
 template <class T>
-void AttentionGrad(const AttentionGradArgs<T>& g) {
+void AttentionGrad(const Gradient<AttentionArgs<T>>& g) {
   const AttentionArgs<T>& a = g.forward;
   const int64_t queries = a.B * a.H * a.T;
   if (queries == 0) return;
   const Scratch scratch(g.CudaScratch());
   float* const delta = scratch.floats();
-  const bool aligned = AlignedRows(a) && Aligned(g.dout, g.dout_stride);
+  const bool aligned = AlignedRows(a) && Aligned(g.d.o);
   Launch(aligned ? DeltaKernel<kVector<T>, T> : DeltaKernel<1, T>,
          dim3{static_cast<unsigned>(CeilDivide(queries, 8))}, dim3{256}, 0, g, delta);
   ByHeadWidth(a.K, a.V, [&](auto width) {
     using Tile = GradTile<T, width.value>;
     static_assert(sizeof(Tile) + Tile::kStages * Tile::kInner * sizeof(QueryFacts) <= kSharedBytes);
-    if (g.dq != nullptr)
+    if (g.d.q)
       Launch(QueryGradKernel<T, Tile::kD>, FoldedGrid(CeilDivide(a.T, Tile::kOwn), a.H, a.B),
              dim3{kGradThreads}, sizeof(Tile), g, delta, aligned);
-    if (g.dk != nullptr || g.dv != nullptr || g.dpast_k != nullptr || g.dpast_v != nullptr)
+    if (g.d.k || g.d.v || g.d.past_k || g.d.past_v)
       Launch(KeyGradKernel<T, Tile::kD>, FoldedGrid(CeilDivide(a.L + a.T, Tile::kOwn), a.Hkv, a.B),
              dim3{kGradThreads}, sizeof(Tile), g, delta, aligned);
   });
@@ -347,6 +361,7 @@ void AttentionGrad(const AttentionGradArgs<T>& g) {
 
 }  // namespace
 
-TESSERA_DEVICE_KERNEL(AttentionGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<AttentionArgs<float>>, AttentionGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<AttentionArgs<bf16>>, AttentionGrad)
 
 }  // namespace tessera::TESSERA_DEVICE

@@ -11,31 +11,40 @@
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
-// Query t sees keys [low, high]; low does not fall as t grows.
+// Query t sees keys [low, high]; neither falls as t grows.
 struct Sight {
   int low, high;
 };
 template <class T>
+__device__ __forceinline__ int HighOf(const AttentionArgs<T>& a, int64_t b, int64_t t) {
+  const int own = static_cast<int>(a.L + t);
+  if (a.after == 0) return own;
+  const int last =
+      static_cast<int>(a.L) - 1 + (a.end ? a.end.data[b * a.T + t] : static_cast<int>(a.T));
+  return a.after > 0 && own + a.after < last ? static_cast<int>(own + a.after) : last;
+}
+template <class T>
 __device__ __forceinline__ Sight SightOf(const AttentionArgs<T>& a, int64_t b, int64_t t) {
-  Sight s{0, static_cast<int>(a.L + t)};
-  if (a.window > 0 && s.high >= a.window) s.low = static_cast<int>(s.high - a.window + 1);
-  if (a.start != nullptr) {
-    const int start = static_cast<int>(a.L) + a.start[b * a.T + t];
+  const int64_t own = a.L + t;
+  Sight s{0, HighOf(a, b, t)};
+  if (a.window > 0 && own >= a.window) s.low = static_cast<int>(own - a.window + 1);
+  if (a.start) {
+    const int start = static_cast<int>(a.L) + a.start.data[b * a.T + t];
     if (start > s.low) s.low = start;
   }
   return s;
 }
 
-// Where key j of a head begins, in the past or among the fresh rows. `stride` and `past_stride` are
-// of k or v, or of their gradients.
-template <class T, class P>
-__device__ __forceinline__ P* KeyRow(const AttentionArgs<T>& a, P* fresh, int64_t stride, P* past,
-                                     int64_t past_stride, int64_t b, int64_t j) {
-  if (j >= a.L) return fresh == nullptr ? nullptr : fresh + (b * a.T + j - a.L) * stride;
-  if (past == nullptr) return nullptr;
+// Where key j of a head begins, in the past or among the fresh rows, of k or v or of their
+// gradients. Null where there is none.
+template <class T>
+__device__ __forceinline__ T* KeyRow(const AttentionArgs<T>& a, const View<T>& fresh,
+                                     const View<T>& past, int64_t b, int64_t j) {
+  if (j >= a.L) return fresh ? fresh.Row(b * a.T + j - a.L) : nullptr;
+  if (!past) return nullptr;
   int64_t slot = a.past_first + j;
   if (slot >= a.past_capacity) slot -= a.past_capacity;
-  return past + (b * a.past_capacity + slot) * past_stride;
+  return past.Row(b * a.past_capacity + slot);
 }
 
 // Exponentials are powers of two here, which is what the GPU computes: logits are multiplied by
@@ -60,9 +69,8 @@ __device__ __forceinline__ float Logit(const AttentionArgs<T>& a, float dot) {
 template <class T>
 bool AlignedRows(const AttentionArgs<T>& a) {
   const int64_t per = kVector<T>;
-  return a.K % per == 0 && a.V % per == 0 && Aligned(a.q, a.q_stride) && Aligned(a.k, a.k_stride) &&
-         Aligned(a.v, a.v_stride) && Aligned(a.o, a.o_stride) &&
-         Aligned(a.past_k, a.past_k_stride) && Aligned(a.past_v, a.past_v_stride);
+  return a.K % per == 0 && a.V % per == 0 && Aligned(a.q) && Aligned(a.k) && Aligned(a.v) &&
+         Aligned(a.o) && Aligned(a.past_k) && Aligned(a.past_v);
 }
 
 // use(constant): the smallest width of tiles that holds heads of K and V channels.

@@ -46,40 +46,32 @@ inline Vec Exp2(Vec x) {
 }
 
 // Rows of keys or values of one (batch row, key head), by key index: past rows, then fresh ones.
-template <class P>
+// Null where the view is absent, as gradients may be.
+template <class T>
 struct KeyRows {
-  P* past;
-  int64_t past_stride, first, capacity, L;
-  P* fresh;
-  int64_t fresh_stride;
+  View<T> past, fresh;
+  int64_t first, capacity, L;
 
-  P* Row(int64_t j) const {
-    if (j >= L) return fresh == nullptr ? nullptr : fresh + (j - L) * fresh_stride;
-    if (past == nullptr) return nullptr;
+  KeyRows(const AttentionArgs<T>& a, const View<T>& past_rows, const View<T>& fresh_rows,
+          int64_t width, int64_t b, int64_t head)
+      : past(past_rows), fresh(fresh_rows), first(a.past_first), capacity(a.past_capacity), L(a.L) {
+    if (past) past.data += b * capacity * past.stride + head * width;
+    if (fresh) fresh.data += b * a.T * fresh.stride + head * width;
+  }
+  T* Row(int64_t j) const {
+    if (j >= L) return fresh ? fresh.Row(j - L) : nullptr;
+    if (!past) return nullptr;
     const int64_t slot = first + j;
-    return past + (slot < capacity ? slot : slot - capacity) * past_stride;
+    return past.Row(slot < capacity ? slot : slot - capacity);
   }
 };
-
-template <class P, class Args>
-KeyRows<P> RowsOf(const Args& a, P* past, int64_t past_stride, P* fresh, int64_t fresh_stride,
-                  int64_t width, int64_t b, int64_t head) {
-  return {
-      .past = past == nullptr ? nullptr : past + b * a.past_capacity * past_stride + head * width,
-      .past_stride = past_stride,
-      .first = a.past_first,
-      .capacity = a.past_capacity,
-      .L = a.L,
-      .fresh = fresh == nullptr ? nullptr : fresh + b * a.T * fresh_stride + head * width,
-      .fresh_stride = fresh_stride};
+template <class T>
+KeyRows<T> KeysOf(const AttentionArgs<T>& a, int64_t b, int64_t head) {
+  return {a, a.past_k, a.k, a.K, b, head};
 }
 template <class T>
-KeyRows<const T> KeysOf(const AttentionArgs<T>& a, int64_t b, int64_t head) {
-  return RowsOf(a, a.past_k, a.past_k_stride, a.k, a.k_stride, a.K, b, head);
-}
-template <class T>
-KeyRows<const T> ValuesOf(const AttentionArgs<T>& a, int64_t b, int64_t head) {
-  return RowsOf(a, a.past_v, a.past_v_stride, a.v, a.v_stride, a.V, b, head);
+KeyRows<T> ValuesOf(const AttentionArgs<T>& a, int64_t b, int64_t head) {
+  return {a, a.past_v, a.v, a.V, b, head};
 }
 
 template <class T>
@@ -90,7 +82,7 @@ void Widened(const T* x, int64_t width, float factor, float* y) {
 }
 
 template <class T>
-void LoadKeys(const KeyRows<const T>& rows, int64_t begin, int64_t end, int64_t width, float* y,
+void LoadKeys(const KeyRows<T>& rows, int64_t begin, int64_t end, int64_t width, float* y,
               int64_t ldy) {
   for (int64_t j = begin; j < end; ++j) Widened(rows.Row(j), width, 1, y + (j - begin) * ldy);
 }
@@ -98,7 +90,7 @@ void LoadKeys(const KeyRows<const T>& rows, int64_t begin, int64_t end, int64_t 
 // A run of columns [begin, begin + n) of one (batch row, key head), and which keys each may see.
 struct Columns {
   int64_t b, head, G, begin, n, padded;  // G heads share key head `head`; n rounded up to lanes
-  int64_t first_key, last_key;           // over all columns
+  int64_t first_key, last_key;           // over all columns; each sees [low, high]
   alignas(64) int32_t low[kColumns], high[kColumns];
 
   int64_t t(int64_t c) const { return (begin + c) / G; }
@@ -118,11 +110,16 @@ struct Columns {
     for (int64_t c = 0; c < padded; ++c) {
       const int64_t key = a.L + t(Smaller(c, n - 1));  // a padding column repeats the last one
       int64_t lowest = a.window > 0 ? Larger(key - a.window + 1, 0) : 0;
-      if (a.start != nullptr) lowest = Larger(lowest, a.L + a.start[b * a.T + key - a.L]);
+      if (a.start) lowest = Larger(lowest, a.L + a.start.data[b * a.T + key - a.L]);
+      int64_t highest = key;
+      if (a.after != 0) {
+        highest = a.L - 1 + (a.end ? a.end.data[b * a.T + key - a.L] : a.T);
+        if (a.after > 0) highest = Smaller(highest, key + a.after);
+      }
       low[c] = static_cast<int32_t>(lowest);
-      high[c] = static_cast<int32_t>(key);
+      high[c] = static_cast<int32_t>(highest);
       first_key = Smaller(first_key, lowest);
-      last_key = Larger(last_key, key);
+      last_key = Larger(last_key, highest);
     }
   }
 
@@ -144,10 +141,10 @@ struct Columns {
 // factor x: rows of the columns (queries, outputs or their gradients, H*width wide) as a tile
 // [padded, width], and transposed [width, padded]; padding columns are 0.
 template <class T>
-void LoadColumns(const Columns& columns, const T* x, int64_t stride, int64_t T_, int64_t width,
-                 float factor, float* y, int64_t ldy, float* y_transposed) {
+void LoadColumns(const Columns& columns, const View<T>& x, int64_t T_, int64_t width, float factor,
+                 float* y, int64_t ldy, float* y_transposed) {
   for (int64_t c = 0; c < columns.n; ++c) {
-    Widened(x + (columns.b * T_ + columns.t(c)) * stride + columns.h(c) * width, width, factor,
+    Widened(x.Row(columns.b * T_ + columns.t(c)) + columns.h(c) * width, width, factor,
             y + c * ldy);
   }
   for (int64_t c = columns.n; c < columns.padded; ++c) {

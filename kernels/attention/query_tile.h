@@ -94,7 +94,7 @@ struct QueryTile {
 
   template <class T>
   void Start(const AttentionArgs<T>& a, float* rows) {
-    LoadColumns(columns, a.q, a.q_stride, a.T, a.K, QueryFactor(a), rows, Stride(a.K), q);
+    LoadColumns(columns, a.q, a.T, a.K, QueryFactor(a), rows, Stride(a.K), q);
     for (int64_t c = 0; c < columns.padded; c += kLanes) {
       Store(running.max + c, Splat(kNever));
       Store(running.sum + c, Splat(0));

@@ -51,6 +51,8 @@ struct ShapesOfTensors {
   template <class V>
   void Kept(const char*, const V&, Dims) {}
   template <class V>
+  void Workspace(const char*, const V&, Dims) {}
+  template <class V>
   void GradWorkspace(const char*, const V&, Dims) {}
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "arch/cost.h"
+#include "arch/traits.h"
 #include "core/rng.h"
 #include "core/status.h"
 
@@ -393,6 +394,27 @@ TEST(Model, PortsPassThroughLayersThatRunAgain) {
   }
 }
 
+// Keys of a causal layer serve one that is not, of any window, and so do those of one that is not.
+TEST(Model, AttentionThatSeesLaterTokensReadsAnyKeys) {
+  for (const std::string source : {"window: 4", "causal: false, window: 4", "causal: false"}) {
+    Net net("[{attention: {heads: 2, " + source +
+            "}, name: a}, {attention: {heads: 2, causal: false, kv_from: a}}]");
+    EXPECT_TRUE(std::isfinite(net.Loss(true)));
+  }
+}
+
+TEST(Model, AttentionThatSeesLaterTokensCannotGenerate) {
+  const auto config = Read(
+      "{d_model: 16, layers: [{attention: {heads: 2}}, {recurrent: {layers: [{attention: {heads: "
+      "2, causal: false}}]}}]}");
+  ASSERT_TRUE(config.ok()) << config.status();
+  ErrorList errors;
+  CheckGeneration(config->layers, &errors);
+  EXPECT_EQ(std::string(errors.ToStatus().message()),
+            "m:1:72: layers[1].recurrent.layers[0].attention: cannot generate: a token's result "
+            "depends on later ones, since with causal: false its tokens see those behind them");
+}
+
 TEST(Model, MistakesInTheGraphAreTold) {
   const auto told = [](const std::string& layers) {
     return std::string(Read("{d_model: 16, layers: " + layers + "}").status().message());
@@ -409,12 +431,21 @@ TEST(Model, MistakesInTheGraphAreTold) {
             "m:1:30: layers[1].attention: kv_from: no earlier layer provides kv");
   EXPECT_EQ(told("[" + source + ", {attention: {heads: 4, window: 4, kv_from: a}}]"),
             "m:1:70: layers[1].attention: kv_from: the layer 'a', layers[0].attention, provides kv "
-            "of 2 x 8, 2 x 8 a token, and this one reads 4 x 4, 4 x 4; make kv_heads and head_dim "
-            "equal, and this window no wider");
+            "of 2 x 8, 2 x 8 a token, and this one reads 4 x 4, 4 x 4; make kv_heads, head_dim and "
+            "causal equal, and this window no wider");
   EXPECT_EQ(told("[" + source + ", {attention: {heads: 2, kv_from: a}}]"),
             "m:1:70: layers[1].attention: kv_from: the layer 'a', layers[0].attention, provides kv "
-            "of the last 4 tokens, and this one reads that of all tokens; make kv_heads and "
-            "head_dim equal, and this window no wider");
+            "of the last 4 tokens, and this one reads that of all tokens; make kv_heads, head_dim "
+            "and causal equal, and this window no wider");
+  EXPECT_EQ(
+      told("[{attention: {heads: 2, causal: false}, name: a}, {attention: {heads: 2, kv_from: "
+           "a}}]"),
+      "m:1:74: layers[1].attention: kv_from: the layer 'a', layers[0].attention, provides kv "
+      "of tokens that it keeps no state of, and this one reads that of all tokens; make "
+      "kv_heads, head_dim and causal equal, and this window no wider");
+  EXPECT_EQ(told("[{attention: {heads: 2, causal: false, window: 1}}]"),
+            "m:1:25: attention: with window = 1 a token sees itself alone, and causal: "
+            "false changes nothing; use a wider window or causal: true");
   EXPECT_EQ(
       told("[" + source +
            ", {attention: {heads: 2, kv_from: a, window: 3}, name: b}, "

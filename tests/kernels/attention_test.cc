@@ -1,3 +1,5 @@
+#include "kernels/attention/attention.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -75,6 +77,35 @@ TEST_F(AttentionBiasTest, QvoLeavesOutTheKeysAndTheGates) {
   Build("{heads: 2, bias: qvo, gate: true}");
   for (const char* name : {"q_bias", "v_bias", "out_bias"}) EXPECT_NE(Find(name), nullptr) << name;
   for (const char* name : {"k_bias", "gate_bias"}) EXPECT_EQ(Find(name), nullptr) << name;
+}
+
+// Every pair is counted, and in a cost none that is not there.
+TEST(AttentionCost, IsThatOfTheVisiblePairs) {
+  for (const int64_t T : {1, 2, 9})
+    for (const int64_t L : {0, 1, 5, 20})
+      for (const int64_t window : {0, 1, 3, 7, 40})
+        for (const int64_t after : {0, 1, 6, 8, 9, 30, -1}) {
+          int64_t pairs = 0;
+          for (int64_t t = 0; t < T; ++t)
+            for (int64_t j = 0; j < L + T; ++j) {
+              const int64_t ahead = j - L - t;
+              pairs += (window == 0 || -ahead < window) && (after < 0 || ahead <= after) ? 1 : 0;
+            }
+          const AttentionArgs<float> args{.B = 2,
+                                          .T = T,
+                                          .H = 6,
+                                          .Hkv = 3,
+                                          .K = 5,
+                                          .V = 7,
+                                          .L = L,
+                                          .window = window,
+                                          .after = after,
+                                          .scale = 1};
+          EXPECT_EQ(args.cost().flops, 2 * 6 * pairs * 2 * (5 + 7)) << T << L << window << after;
+          EXPECT_EQ(args.grad_cost().flops, 2 * 6 * pairs * 2 * (3 * 5 + 2 * 7));
+          const int64_t seen = T + (window == 0 ? L : std::min(window - 1, L));
+          EXPECT_EQ(args.cost().bytes, 4 * 2 * (5 + 7) * (T * 6 + seen * 3));
+        }
 }
 
 }  // namespace

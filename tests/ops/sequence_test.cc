@@ -17,13 +17,22 @@ namespace {
 class DocumentStartsTest : public ::testing::TestWithParam<Device> {
  protected:
   std::vector<int32_t> Of(int64_t B, int64_t T, const std::vector<int32_t>& position) {
+    return Run(B, T, position, DocumentStarts);
+  }
+  std::vector<int32_t> EndsOf(int64_t B, int64_t T, const std::vector<int32_t>& start) {
+    return Run(B, T, start, DocumentEnds);
+  }
+
+ private:
+  std::vector<int32_t> Run(int64_t B, int64_t T, const std::vector<int32_t>& values,
+                           Tensor (*op)(Context&, const Tensor&)) {
     Arena arena(TouchableMemory(GetParam(), int64_t{8} << 20), Arena::Backing::kPoisoned);
     Context ctx(GetParam(), &arena);
     const Tensor in = ctx.New({B, T}, DType::kI32);
-    std::ranges::copy(position, in.data<int32_t>());
-    const Tensor start = DocumentStarts(ctx, in);
+    std::ranges::copy(values, in.data<int32_t>());
+    const Tensor out = op(ctx, in);
     Wait(GetParam(), Mark(GetParam()));
-    return {start.data<int32_t>(), start.data<int32_t>() + B * T};
+    return {out.data<int32_t>(), out.data<int32_t>() + B * T};
   }
 };
 
@@ -57,6 +66,28 @@ TEST_P(DocumentStartsTest, AreThoseOfAWalkOverManyRows) {
   }
 }
 
+TEST_P(DocumentStartsTest, HaveTheirEndsWhereTheNextOneBegins) {
+  EXPECT_EQ(EndsOf(1, 1, {0}), (std::vector<int32_t>{1}));
+  EXPECT_EQ(EndsOf(2, 4, {0, 0, 2, 2, -7, -7, -7, 3}),
+            (std::vector<int32_t>{2, 2, 4, 4, 3, 3, 3, 4}));
+  for (const int64_t T : {31, 256, 257, 1000}) {
+    std::vector<int32_t> start, want(static_cast<size_t>(2 * T));
+    for (int64_t b = 0; b < 2; ++b) {
+      int32_t begin = b == 0 ? 0 : -5;
+      std::vector<int32_t> begins;
+      for (int64_t t = 0; t < T; ++t) {
+        if (t > 0 && Rng(3, "document").Uniform(static_cast<uint64_t>(b * T + t)) < 0.01)
+          begins.push_back(begin = static_cast<int32_t>(t));
+        start.push_back(begin);
+      }
+      begins.push_back(static_cast<int32_t>(T));
+      for (int64_t t = 0; t < T; ++t)
+        want[static_cast<size_t>(b * T + t)] = *std::ranges::upper_bound(begins, t);
+    }
+    EXPECT_EQ(EndsOf(2, T, start), want) << T;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, DocumentStartsTest,
                          ::testing::Values(Device::kCpu, Device::kCuda),
                          [](const auto& i) { return std::string(Name(i.param)); });
@@ -78,15 +109,25 @@ Var Numbers(Context& ctx, const char* name, const Shape& shape) {
   return Var(t);
 }
 
+Var AttentionAfter(Context& ctx, const std::vector<Var>& in, Past past, int64_t after) {
+  const int64_t B = in[0].dim(0);
+  KvPast kv;
+  if (past != Past::kNone)
+    kv = {Numbers(ctx, "past k", {B, 5, 4}), Numbers(ctx, "past v", {B, 5, 6}), 5, 0};
+  return Attention(ctx, in[0], in[1], in[2], kv,
+                   {.heads = 2, .kv_heads = 1, .after = after, .scale = 0.5f});
+}
+
 const OpOverTime kOps[] = {
     {"attention",
      {8, 4, 6},
      [](Context& ctx, const std::vector<Var>& in, Past past) {
-       const int64_t B = in[0].dim(0);
-       KvPast kv;
-       if (past != Past::kNone)
-         kv = {Numbers(ctx, "past k", {B, 5, 4}), Numbers(ctx, "past v", {B, 5, 6}), 5, 0};
-       return Attention(ctx, in[0], in[1], in[2], kv, {.heads = 2, .kv_heads = 1, .scale = 0.5f});
+       return AttentionAfter(ctx, in, past, 0);
+     }},
+    {"attention_looking_ahead",
+     {8, 4, 6},
+     [](Context& ctx, const std::vector<Var>& in, Past past) {
+       return AttentionAfter(ctx, in, past, -1);
      }},
     {"gla_scan",
      {8, 8, 6, 8},

@@ -12,8 +12,16 @@ struct Sizes {
   int64_t window = 0;
   int64_t L = 0, first = 0, capacity = 0;  // capacity 0: L
   float soft_cap = 0;
-  std::vector<int64_t> documents = {};  // where they start, in the B*T tokens
+  std::vector<int64_t> documents = {};  // where they start, in the T tokens of each row
+  int64_t after = 0;
 };
+
+// The row behind the last token of t's document.
+int64_t EndOf(const Sizes& s, int64_t t) {
+  for (const int64_t d : s.documents)
+    if (d > t) return std::min(d, s.T);
+  return s.T;
+}
 
 // The whole row of scores, exponentials and their sum: no tile, no running maximum, a mask.
 template <class Arrays>
@@ -31,8 +39,11 @@ auto FullSoftmax(const Sizes& s, const Arrays& in) {
         std::vector<R> weight;
         std::vector<int64_t> key, value;  // where the visible ones begin, past ones negative
         R sum = 0.0;
-        for (int64_t j = 0; j <= s.L + t; ++j) {
-          if (s.window > 0 && j <= s.L + t - s.window) continue;
+        for (int64_t j = 0; j < s.L + s.T; ++j) {
+          const int64_t ahead = j - s.L - t;
+          if (s.after >= 0 && ahead > s.after) continue;
+          if (j >= s.L + EndOf(s, t)) continue;
+          if (s.window > 0 && -ahead >= s.window) continue;
           if (packed && j < s.L + static_cast<int64_t>(static_cast<double>(in[3][row]))) continue;
           const int64_t slot =
               j < s.L ? b * capacity + (s.first + j) % capacity : b * s.T + j - s.L;
@@ -86,6 +97,7 @@ OpCase AttentionCase(const Sizes& s, double deviation = 1) {
                                       {.heads = s.H,
                                        .kv_heads = s.Hkv,
                                        .window = s.window,
+                                       .after = s.after,
                                        .scale = scale,
                                        .soft_cap = s.soft_cap})};
   };
@@ -183,6 +195,119 @@ std::vector<OpCase> AttentionCases() {
   // Its own key is all that the first query sees: the weight is 1 and no score has a gradient.
   cases.push_back(
       AttentionCase({.name = "one_token", .B = 3, .T = 1, .H = 2, .Hkv = 1, .K = 1, .V = 1}));
+  return cases;
+}
+
+// Queries that see keys behind their own: all of their document's, or some.
+std::vector<OpCase> LookingAheadCases() {
+  std::vector<OpCase> cases;
+  for (const Sizes& s : std::vector<Sizes>{
+           {.name = "all", .B = 2, .T = 67, .H = 4, .Hkv = 2, .K = 9, .V = 16, .after = -1},
+           {.name = "two_blocks", .B = 1, .T = 293, .H = 2, .Hkv = 1, .K = 4, .V = 3, .after = -1},
+           {.name = "symmetric",
+           .B = 1,
+           .T = 150,
+           .H = 2,
+           .Hkv = 2,
+           .K = 8,
+           .V = 8,
+           .window = 29,
+           .after = 28},
+           {.name = "symmetric_over_blocks",
+           .B = 1,
+           .T = 530,
+           .H = 1,
+           .Hkv = 1,
+           .K = 4,
+           .V = 4,
+           .window = 9,
+           .after = 8},
+           {.name = "itself_and_three",
+           .B = 1,
+           .T = 270,
+           .H = 2,
+           .Hkv = 1,
+           .K = 4,
+           .V = 4,
+           .window = 1,
+           .after = 3},
+           {.name = "past_and_three",
+           .B = 1,
+           .T = 41,
+           .H = 1,
+           .Hkv = 1,
+           .K = 4,
+           .V = 5,
+           .L = 20,
+           .after = 3},
+           {.name = "documents",
+           .B = 2,
+           .T = 83,
+           .H = 2,
+           .Hkv = 1,
+           .K = 8,
+           .V = 8,
+           .documents = {1, 2, 40, 64, 90},
+           .after = -1},
+           {.name = "past_documents_window_cap",
+           .B = 2,
+           .T = 50,
+           .H = 2,
+           .Hkv = 2,
+           .K = 8,
+           .V = 8,
+           .window = 21,
+           .L = 33,
+           .soft_cap = 5,
+           .documents = {4, 30, 77},
+           .after = 20},
+           {.name = "blocks_of_64",
+           .B = 1,
+           .T = 140,
+           .H = 2,
+           .Hkv = 1,
+           .K = 64,
+           .V = 56,
+           .documents = {70, 90},
+           .after = -1},
+           {.name = "blocks_of_128",
+           .B = 1,
+           .T = 140,
+           .H = 2,
+           .Hkv = 1,
+           .K = 96,
+           .V = 72,
+           .window = 41,
+           .after = 40},
+           {.name = "blocks_of_256",
+           .B = 1,
+           .T = 75,
+           .H = 2,
+           .Hkv = 1,
+           .K = 144,
+           .V = 160,
+           .L = 13,
+           .after = -1},
+           {.name = "few_tokens",
+           .B = 2,
+           .T = 4,
+           .H = 4,
+           .Hkv = 2,
+           .K = 6,
+           .V = 8,
+           .L = 590,
+           .documents = {3},
+           .after = -1},
+           {.name = "few_tokens_of_many_heads",
+           .B = 1,
+           .T = 5,
+           .H = 16,
+           .Hkv = 1,
+           .K = 4,
+           .V = 3,
+           .L = 270,
+           .after = 2}})
+    cases.push_back(AttentionCase(s));
   return cases;
 }
 
@@ -284,6 +409,7 @@ TEST(WriteRows, WrapsAndKeepsTheLast) {
 
 TESSERA_OP_CASES(Attention, AttentionCases());
 TESSERA_OP_CASES(AttentionDecode, AttentionDecodeCases());
+TESSERA_OP_CASES(AttentionLookingAhead, LookingAheadCases());
 TESSERA_OP_CASES(LastRows, LastRowsCases());
 
 }  // namespace tessera::testing
