@@ -110,9 +110,6 @@ class Block {
   virtual StateSize States(DType compute) const = 0;
   // The stacks that it holds, in the order of its config's Layers().
   virtual std::vector<HeldStack> Stacks() const { return {}; }
-
-  // Parameters of which a token uses only a part (experts): elements that one token leaves out.
-  virtual int64_t IdleParameters() const { return 0; }
 };
 
 // A row of the registry.

@@ -57,10 +57,8 @@ void AddRows(const HeldStack& held, const std::string& path, DType compute,
   for (const Stack::Layer& layer : held.stack->layers()) {
     LayerCost row{.path = path.empty() ? layer.config.place : path + "." + layer.config.place};
     StateSize states;
-    for (const auto& block : layer.blocks) {
+    for (const auto& block : layer.blocks)
       states += block->States(compute).Times(held.times).Every(held.tokens_each);
-      row.active_parameters -= block->IdleParameters();
-    }
     row.state_bytes = states.BoundedBytes();
     row.kv_bytes_per_token = states.BytesPerToken();
     rows->push_back(row);
@@ -137,15 +135,13 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
 
   for (const Parameter& p : parameters.all()) {
     if (p.role == Role::kBuffer) continue;
-    LayerCost* l = p.name == "model.head" ? &cost.layers.back() : rows.Find(p.name);
-    l->parameters += p.var.shape().elements();
-    l->active_parameters += p.var.shape().elements();
-  }
-  for (LayerCost& l : cost.layers) {
-    // A layer that borrows its weights has none of its own to leave idle.
-    if (l.parameters == 0) l.active_parameters = 0;
-    cost.parameters += l.parameters;
-    cost.active_parameters += l.active_parameters;
+    LayerCost* l = p.name.starts_with("model.head") ? &cost.layers.back() : rows.Find(p.name);
+    const int64_t elements = p.var.shape().elements();
+    l->parameters += elements;
+    l->active_parameters += elements - p.idle;
+    cost.parameters += elements;
+    cost.active_parameters += elements - p.idle;
+    if (p.trainable) cost.trained_parameters += elements;
   }
 
   const double tokens = static_cast<double>(batch * seq);

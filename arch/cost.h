@@ -31,6 +31,7 @@ struct LayerCost {
 struct ModelCost {
   int64_t batch = 0, seq = 0;
   int64_t parameters = 0, active_parameters = 0;
+  int64_t trained_parameters = 0;                // those that are not frozen
   double forward_flops = 0, training_flops = 0;  // per token
   double recompute_flops =
       0;  // per token: spent again by layers with `recompute`, not counted as training

@@ -89,6 +89,7 @@ std::string DrawLayer(const LayerConfig& l) {
   };
   if (!l.name.empty()) note("named " + l.name);
   if (!l.share.empty()) note("weights shared as " + l.share);
+  if (l.lora) note(absl::StrCat("with an adapter of its own of rank ", l.lora->rank));
   if (l.recompute) note("recomputed");
   const auto row = [](const std::string& text) {
     return std::string(absl::StripTrailingAsciiWhitespace(text));

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "ops/ends.h"
-#include "ops/product.h"
 #include "ops/sequence.h"
 
 namespace tessera {
@@ -50,15 +49,26 @@ void ModelState::Advance(int64_t T) {
   }
 }
 
+namespace {
+
+// The set, told which of the parameters that the model makes are trained.
+ParameterSet* Tuned(ParameterSet* parameters, const ModelConfig& config) {
+  parameters->Tune(config.tuning);
+  return parameters;
+}
+
+}  // namespace
+
 Model::Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parameters)
     : config_(config),
       vocab_size_(vocab_size),
-      embedding_(
-          Parameters(parameters, "model").Embedding("embedding", vocab_size, config.d_model)),
+      embedding_(Parameters(Tuned(parameters, config), "model")
+                     .Embedding("embedding", vocab_size, config.d_model)),
       stack_(config.layers, {.vocab = vocab_size}, Parameters(parameters, "")) {
   Parameters top(parameters, "model");
   last_norm_ = Norm(top, "last_norm", config.norm, config.norm_eps, config.d_model);
-  head_ = config.tie_embeddings ? embedding_ : top.Embedding("head", vocab_size, config.d_model);
+  head_ = config.tie_embeddings ? Projection{.weight = embedding_}
+                                : top.Head("head", vocab_size, config.d_model);
 }
 
 Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
@@ -87,7 +97,7 @@ Var Model::LastLogits(Context& ctx, const Var& hidden) const {
   const int64_t B = hidden.dim(0), T = hidden.dim(1), D = hidden.dim(2);
   // The last row of each sequence: rows T-1, 2T-1, ... are a view of every T-th row.
   const Tensor last = hidden.value().Reshape({B, T * D}).Slice((T - 1) * D, D);
-  return Linear(ctx, Var(last), head_, Var());
+  return Linear(ctx, Var(last), head_);
 }
 
 }  // namespace tessera

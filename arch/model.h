@@ -64,8 +64,6 @@ class Model {
   int64_t least_tokens() const { return TraitsOf(config_.layers).multiple_of; }
   int64_t vocab_size() const { return vocab_size_; }
   int64_t d_model() const { return config_.d_model; }
-  // Parameters that one token does not use.
-  int64_t IdleParameters() const { return stack_.IdleParameters(); }
   const Stack& stack() const { return stack_; }
   const ModelConfig& config() const { return config_; }
 
@@ -76,7 +74,7 @@ class Model {
   Var embedding_;
   Stack stack_;
   Norm last_norm_;
-  Var head_;
+  Projection head_;
 };
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include "arch/placement.h"
 #include "arch/traits.h"
+#include "arch/tuning_check.h"
 #include "config/map_reader.h"
 #include "core/sizes.h"
 
@@ -13,6 +14,11 @@ void ModelConfig::Fields(FieldList& f) {
   f.Add("tie_embeddings", tie_embeddings, "the head is the embedding");
   f.Add("norm", norm, {{"rms", NormKind::kRms}, {"layer", NormKind::kLayer}}, "kind of all norms");
   f.Add("norm_eps", norm_eps, Positive(), "added to the variance");
+  f.Add(
+      "from", from,
+      "a run, or a checkpoint of one, to begin with the weights of; without `layers` the model is "
+      "the run's");
+  f.Add("adapt", tuning.adapt, "train adapters beside the weights, which stay as they are");
 }
 
 void PlaceLayers(ModelConfig* config, const TrainingData& data, ErrorList* errors) {
@@ -31,11 +37,13 @@ ModelConfig ReadModelConfig(const ConfigNode& model, const TrainingData& data, E
   FieldList fields;
   config.Fields(fields);
   reader.TakeFields(fields);
+  if (const ConfigNode* from = model.Find("from")) config.from_where = from->where;
   const ConfigNode* list = reader.Require("layers", "the layer list");
   reader.Finish();
   if (list == nullptr || !errors->empty()) return config;
   config.layers.Read(*list, "layers", errors);
   PlaceLayers(&config, data, errors);
+  if (errors->empty()) CheckAdapters(config, model, errors);
   return config;
 }
 

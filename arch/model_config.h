@@ -5,6 +5,7 @@
 #include <string>
 
 #include "arch/stack_config.h"
+#include "arch/tuning.h"
 #include "config/config.h"
 #include "kernels/rows/norm.h"
 
@@ -17,6 +18,9 @@ struct ModelConfig {
   bool tie_embeddings = false;
   NormKind norm = NormKind::kRms;
   double norm_eps = 1e-5;
+  std::string from;  // a run, or a checkpoint of one, whose weights are those at the start
+  Location from_where;
+  Tuning tuning;  // `adapt`, and the train section's `freeze`
   StackConfig layers;
 
   void Fields(FieldList& f);  // the keys beside `layers`

@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "arch/tuning.h"
 #include "core/rng.h"
 #include "ops/projection.h"
 
@@ -47,6 +50,8 @@ struct ParameterSpec {
   std::vector<Part> parts;  // all rows of the first dimension, in order
   double lr_scale = 1;      // times the step's learning rate
   bool trainable = true;    // false: frozen, without a gradient or a state of the optimiser
+  bool adapter = false;     // of the model's adapters (Tuning::lora), beside its weights
+  int64_t idle = 0;         // elements that one token does not use, as of experts
 };
 
 struct Parameter : ParameterSpec {
@@ -58,13 +63,33 @@ struct Parameter : ParameterSpec {
 // The parameters of a model, in the order they were made.
 class ParameterSet {
  public:
+  // A weight that is multiplied, and whether it has an adapter of the layer that multiplies it.
+  struct Multiplied {
+    std::string name;
+    int64_t out, in;
+    bool adapted;
+  };
+  // A weight with an adapter of the model's, that they may be merged.
+  struct Adapted {
+    Var weight;
+    LowRank adapter;
+  };
+
   // Values (and gradients, where asked for) are cut from the arena; on a meta arena they take no
   // memory.
   ParameterSet(Arena* arena, bool with_gradients)
       : arena_(arena), with_gradients_(with_gradients) {}
+  // Of the parameters that are added from now on.
+  void Tune(const Tuning& tuning) { tuning_ = tuning; }
+  const Tuning& tuning() const { return tuning_; }
   Var Add(ParameterSpec spec);
+  const Parameter* Find(const std::string& name) const;  // null without
   const std::vector<Parameter>& all() const { return all_; }
+  // In the order of their use; weights that several layers share once for each.
+  std::vector<Multiplied>& multiplied() { return multiplied_; }
+  std::vector<Adapted>& adapted() { return adapted_; }
   int64_t elements() const;  // without those of buffers
+  bool trains() const;       // anything at all
   // Fills every value, in the memory of `device`, from (seed, name).
   void Initialise(uint64_t seed, Device device = Device::kCpu);
   // The next contribution to each gradient overwrites it.
@@ -73,18 +98,19 @@ class ParameterSet {
  private:
   Arena* arena_;
   bool with_gradients_;
+  Tuning tuning_;
   std::vector<Parameter> all_;
-  std::unordered_set<std::string> names_;
+  std::unordered_map<std::string, size_t> names_;
+  std::vector<Multiplied> multiplied_;
+  std::vector<Adapted> adapted_;
 };
 
-// What a block's constructor is handed: makes parameters under the block's path.
+// What a block's constructor is handed: makes parameters under the block's path, or, for a layer
+// that shares another's weights, hands out those that are there.
 class Parameters {
  public:
-  Parameters(ParameterSet* set, std::string path) : set_(set), path_(std::move(path)) {}
-  Var Add(ParameterSpec spec) {
-    spec.name = path_ + "." + spec.name;
-    return set_->Add(std::move(spec));
-  }
+  Parameters(ParameterSet* set, std::string path) : set_(set), path_(path), weights_(path) {}
+  Var Add(ParameterSpec spec);
   Var Add(const std::string& name, const Shape& shape, Init init, Decay decay,
           Role role = Role::kVector) {
     return Add({.name = name,
@@ -98,13 +124,15 @@ class Parameters {
   enum class Biased : uint8_t { kNo, kYes };
   Projection Linear(const std::string& name, std::vector<Part> parts, int64_t in,
                     Biased biased = Biased::kNo);
-  // A matrix [out, in] that an op of its own multiplies, as a router's; decays.
-  Var Weight(const std::string& name, int64_t out, int64_t in, Init init = Normal(0.02)) {
-    return Add(name, {out, in}, std::move(init), Decay::kYes, Role::kMatrix);
+  // The same in one part.
+  Projection Linear(const std::string& name, int64_t out, int64_t in, Init init = Normal(0.02)) {
+    return Linear(name, {{.rows = out, .init = std::move(init)}}, in);
   }
-  Var Experts(const std::string& name, int64_t experts, int64_t out, int64_t in, Init init) {
-    return Add(name, {experts, out, in}, std::move(init), Decay::kYes, Role::kExpert);
-  }
+  // A matrix [out,in] for each of `experts`, of which a token uses `chosen`.
+  Projection Experts(const std::string& name, int64_t experts, int64_t chosen, int64_t out,
+                     int64_t in, Init init);
+  // Scores of the tokens of a vocabulary.
+  Projection Head(const std::string& name, int64_t vocab, int64_t width);
   Var Embedding(const std::string& name, int64_t vocab, int64_t width) {
     return Add(name, {vocab, width}, Normal(0.02), Decay::kYes, Role::kEmbedding);
   }
@@ -125,14 +153,25 @@ class Parameters {
     return Add(name, {width}, Constant(0), Decay::kNo);
   }
   // For a part of the block: its parameters are under this one's path.
-  Parameters At(const std::string& name) const {
-    return {set_, path_.empty() || name[0] == '[' ? path_ + name : path_ + "." + name};
-  }
+  Parameters At(const std::string& name) const;
+  // The same with adapters of its own beside the weights: it is one of several that share them.
+  Parameters AtWith(const std::string& name, const LoraConfig& own) const;
+  // For the part `name`, which has the weights of the part `lender`, and, without adapters of its
+  // own, the lender's.
+  Parameters Sharing(const std::string& name, const std::string& lender,
+                     const std::optional<LoraConfig>& own) const;
   const std::string& path() const { return path_; }
 
  private:
+  Projection Multiplied(ParameterSpec spec);
+  LowRank Adapter(const std::string& name, const ParameterSpec& weight, const LoraConfig& lora,
+                  bool of_model);
+
   ParameterSet* set_;
-  std::string path_;
+  std::string path_;     // of its own adapters
+  std::string weights_;  // of all else: another's where they are shared
+  bool shares_ = false;
+  std::optional<LoraConfig> own_;
 };
 
 }  // namespace tessera

@@ -1,12 +1,11 @@
 #include "arch/stack.h"
 
 #include <map>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "ops/pointwise.h"
-#include "ops/product.h"
+#include "ops/projection.h"
 
 namespace tessera {
 
@@ -23,21 +22,21 @@ Var Stream::Normalise(Context& ctx, const Norm& norm) {
 }
 
 Stack::Stack(const StackConfig& config, const BlockShape& in, const Parameters& p) {
-  std::map<std::string, size_t> shared;  // the first layer of each name
+  std::map<std::string, std::string> lenders;  // the place of the first layer of each name
   for (const LayerConfig& c : config.list) {
     TESSERA_CHECK(!c.place.empty(), "a stack in %s was not placed", p.path().c_str());
-    const auto twin = shared.find(c.share);
-    Layer layer = twin == shared.end() ? MakeLayer(c, in, p) : layers_[twin->second];
-    layer.config = c;
-    if (!c.share.empty()) shared.emplace(c.share, layers_.size());
-    layers_.push_back(std::move(layer));
+    const auto lender = lenders.find(c.share);
+    layers_.push_back(MakeLayer(c, in,
+                                lender != lenders.end() ? p.Sharing(c.place, lender->second, c.lora)
+                                : c.lora                ? p.AtWith(c.place, *c.lora)
+                                                        : p.At(c.place)));
+    if (!c.share.empty()) lenders.emplace(c.share, c.place);
   }
 }
 
 Stack::Layer Stack::MakeLayer(const LayerConfig& c, const BlockShape& in,
-                              const Parameters& p) const {
-  Layer layer;
-  const Parameters own = p.At(c.place);
+                              const Parameters& own) const {
+  Layer layer{.config = c};
   Parameters around = own.At("residual");  // apart from the names of its block
   const BlockShape& shape = c.branches[0].shape;
   if (c.norm != NormPlace::kNone)
@@ -52,7 +51,7 @@ Stack::Layer Stack::MakeLayer(const LayerConfig& c, const BlockShape& in,
     told.vocab = in.vocab;
     layer.blocks.push_back(branch.config->Build(told, q));
     if (c.combine == Join::kConcat && c.branches.size() > 1)
-      layer.projections.push_back(around.Weight(absl::StrCat("project", b), shape.D, shape.D));
+      layer.projections.push_back(around.Linear(absl::StrCat("project", b), shape.D, shape.D));
   }
   return layer;
 }
@@ -74,7 +73,7 @@ Var Stack::RunBlocks(Context& ctx, const Layer& layer, const Var& x, State* stat
     ctx.ports = outer;
     if (memory != state) memory->tokens += x.dim(1);
     // A projection of a concatenation is the sum of a projection of each part.
-    if (!layer.projections.empty()) y = Linear(ctx, y, layer.projections[b], Var());
+    if (!layer.projections.empty()) y = Linear(ctx, y, layer.projections[b]);
     sum = b == 0 ? y : Add(ctx, sum, y, 1);
   }
   if (state != nullptr) state->tokens += x.dim(1);
@@ -200,18 +199,6 @@ StateSize Stack::States(DType compute) const {
   for (const Layer& layer : layers_)
     for (const auto& block : layer.blocks) total += StatesOf(*block, compute);
   return total;
-}
-
-int64_t Stack::IdleParameters() const {
-  int64_t idle = 0;
-  std::set<const Block*> seen;
-  for (const Layer& layer : layers_)
-    for (const auto& block : layer.blocks) {
-      if (!seen.insert(block.get()).second) continue;
-      idle += block->IdleParameters();
-      for (const HeldStack& held : block->Stacks()) idle += held.stack->IdleParameters();
-    }
-  return idle;
 }
 
 }  // namespace tessera

@@ -23,7 +23,8 @@ struct Stream {
 class Stack {
  public:
   // The config has been placed (arch/placement.h). `in`: what the block that holds the stack was
-  // told, of which the layers take what their config could not know. Parameters are made in `p`.
+  // told, of which the layers take what their config could not know. Parameters are made in `p`;
+  // layers that share theirs are made of the same ones.
   Stack(const StackConfig& config, const BlockShape& in, const Parameters& p);
 
   // x [B,T,D] -> [B,T,D]. The state, if any, is advanced by T.
@@ -33,19 +34,17 @@ class Stack {
 
   // Of all layers and of those inside of them.
   StateSize States(DType compute) const;
-  // Parameters that one token does not use; of layers that share them once.
-  int64_t IdleParameters() const;
-
   struct Layer {
     LayerConfig config;
-    std::vector<std::shared_ptr<Block>> blocks;
-    std::vector<Var> projections;  // concat: one [D,D] a branch
-    Norm norm, second_norm;        // the second of a sandwich
+    std::vector<std::unique_ptr<Block>> blocks;
+    std::vector<Projection> projections;  // concat: one [D,D] a branch
+    Norm norm, second_norm;               // the second of a sandwich
   };
   const std::vector<Layer>& layers() const { return layers_; }
 
  private:
-  Layer MakeLayer(const LayerConfig& config, const BlockShape& in, const Parameters& p) const;
+  // `own`: of the layer.
+  Layer MakeLayer(const LayerConfig& config, const BlockShape& in, const Parameters& own) const;
   Var RunBlocks(Context& ctx, const Layer& layer, const Var& x, State* state) const;
   // The stream after a layer.
   Stream RunLayer(Context& ctx, const Layer& layer, Stream stream, State* state) const;

@@ -212,6 +212,8 @@ void LayerConfig::Fields(FieldList& f) {
       .OnlyWith("`residual: true`", [this] { return residual; });
   f.Add("recompute", recompute, "keep no activations; run the layer again in the backward pass");
   f.Add("share", share, "layers of one name have one set of weights");
+  f.Add("lora", lora, "adapters of its own beside the weights that it shares (arXiv:2411.15242)")
+      .OnlyWith("`share: NAME`, weights that other layers use", [this] { return !share.empty(); });
   f.Add("name", name, "for later layers to read from");
   f.Add("input", input, "read that layer's output in place of the stream");
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,9 +43,10 @@ struct LayerConfig {
   bool residual = true;  // false: f in place of x + f
   double residual_scale = 1;
   bool recompute = false;
-  std::string share;  // layers of one name in a list have one set of weights
-  std::string name;   // for later layers to read from
-  std::string input;  // reads that layer's output in place of the stream
+  std::string share;               // layers of one name in a list have one set of weights
+  std::optional<LoraConfig> lora;  // adapters of its own beside weights that it shares
+  std::string name;                // for later layers to read from
+  std::string input;               // reads that layer's output in place of the stream
 
   // Of its placement:
   std::string place;  // in its list: layers[3].gla, layers[4].parallel

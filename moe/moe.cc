@@ -123,15 +123,14 @@ class Moe final : public Block {
     const int64_t D = in.D, F = c.Width(D), E = c.experts;
     const int64_t halves = c.expert.halves();
     const Init last = Normal(0.02 / std::sqrt(2.0 * static_cast<double>(in.layers)));
-    router_ = p.Weight("router", E, D, Normal(0.01));
-    up_ = p.Experts("up", E, halves * F, D, Normal(0.02));
-    down_ = p.Experts("down", E, D, F, last);
-    idle_parameters_ = (E - c.top_k) * (halves + 1) * F * D;
+    router_ = p.Linear("router", E, D, Normal(0.01));
+    up_ = p.Experts("up", E, c.top_k, halves * F, D, Normal(0.02));
+    down_ = p.Experts("down", E, c.top_k, D, F, last);
     if (c.shared == 0) return;
     const int64_t S = c.shared * c.shared_d_ff.value_or(F);
     shared_up_ = p.Linear("shared.up", {{.rows = halves * S}}, D);
     shared_down_ = p.Linear("shared.down", {{.rows = D, .init = last}}, S);
-    if (c.shared_gate) shared_gate_ = p.Weight("shared.gate", 1, D, Normal(0.01));
+    if (c.shared_gate) shared_gate_ = p.Linear("shared.gate", 1, D, Normal(0.01));
   }
 
   Var Forward(Context& ctx, const Var& x, State*) const override {
@@ -143,7 +142,6 @@ class Moe final : public Block {
   }
 
   StateSize States(DType) const override { return {}; }
-  int64_t IdleParameters() const override { return idle_parameters_; }
 
  private:
   // One feed-forward layer as wide as all shared experts together is their sum.
@@ -158,10 +156,8 @@ class Moe final : public Block {
   RoutingOptions routing_;
   Activation f_;
   Gating gating_;
-  int64_t idle_parameters_;
-  Var router_, up_, down_;  // up [E, gate and up, D], down [E,D,F]
-  Projection shared_up_, shared_down_;
-  Var shared_gate_;
+  Projection router_, up_, down_;  // up [E, gate and up, D], down [E,D,F]
+  Projection shared_up_, shared_down_, shared_gate_;
 };
 
 }  // namespace

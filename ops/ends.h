@@ -1,6 +1,8 @@
 #ifndef TESSERA_OPS_ENDS_H_
 #define TESSERA_OPS_ENDS_H_
 
+#include <span>
+
 #include "ops/context.h"
 
 // The two ends of a model. As all ops: see ops/ops.h.
@@ -14,6 +16,11 @@ Var Embedding(Context& ctx, const Tensor& tokens, const Var& table);
 // by block: the logits of the whole batch never exist. Where a gradient is wanted it is computed
 // along with the loss.
 Var HeadLoss(Context& ctx, const Var& hidden, const Var& head, const Tensor& targets);
+// The same of logits that are a sum, of x [...,C] weight [V,C]^T over its terms.
+struct HeadTerm {
+  Var x, weight;
+};
+Var HeadLoss(Context& ctx, std::span<const HeadTerm> terms, const Tensor& targets);
 
 }  // namespace tessera
 

@@ -3,7 +3,6 @@
 #include "ops/dense.h"
 #include "ops/product.h"
 #include "ops/product_args.h"
-#include "ops/projection.h"
 
 namespace tessera {
 namespace {
@@ -77,10 +76,6 @@ Var Linear(Context& ctx, const Var& x, const Var& weight, const Var& bias) {
                          .precision = precision});
     if (const GradSlot db = ctx.GradOf(bias); db.wanted()) ColumnSum(ctx, dy, db);
   });
-}
-
-Var Linear(Context& ctx, const Var& x, const Projection& projection) {
-  return Linear(ctx, x, projection.weight, projection.bias);
 }
 
 Var GroupedLinear(Context& ctx, const Var& x, const Var& weight, const Tensor& offsets,

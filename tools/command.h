@@ -32,6 +32,7 @@ void AddGenerate(CLI::App* app, int* code);
 void AddDescribe(CLI::App* app, int* code);
 void AddBench(CLI::App* app, int* code);
 void AddBlocks(CLI::App* app, int* code);
+void AddExport(CLI::App* app, int* code);
 void AddEval(CLI::App* app, int* code);
 void AddConfigs(CLI::App* app, int* code);
 void AddPapers(CLI::App* app, int* code);

@@ -25,6 +25,7 @@ nlohmann::json CostJson(const ModelCost& c, int64_t standing_bytes,
          {"activation_bytes", l.activation_bytes}});
   return {{"parameters", c.parameters},
           {"active_parameters", c.active_parameters},
+          {"trained_parameters", c.trained_parameters},
           {"flops_per_token",
            {{"forward", c.forward_flops},
             {"training", c.training_flops},
@@ -60,6 +61,9 @@ void PrintTable(const RunConfig& config, int64_t vocab_size, const ModelCost& c,
       "the backward pass;\nin all %.1f MiB at the peak. Kernels on a GPU take %.1f MiB more.\n",
       c.batch, c.seq, static_cast<double>(c.activation_bytes) * 0x1p-20,
       static_cast<double>(c.cuda_scratch_bytes) * 0x1p-20);
+  if (c.trained_parameters < c.parameters)
+    std::printf("%ld of the %ld parameters are trained; the others stay as they are.\n",
+                static_cast<long>(c.trained_parameters), static_cast<long>(c.parameters));
   std::printf("Parameters, gradients and what %s keeps of them take %.1f MiB beside these.\n",
               config.train.optimizer.type->name, static_cast<double>(standing_bytes) * 0x1p-20);
 }

@@ -29,6 +29,7 @@ int RunCommand(int argc, char** argv) {
   AddTrain(&app, &code);
   AddEval(&app, &code);
   AddGenerate(&app, &code);
+  AddExport(&app, &code);
   AddBench(&app, &code);
   AddBlocks(&app, &code);
   AddConfigs(&app, &code);

@@ -151,6 +151,7 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& path) {
   Checkpoint checkpoint{.path = path, .step = manifest.step};
   TESSERA_ASSIGN_OR_RETURN(checkpoint.model, ReadVerified(path, kModel, manifest));
   TESSERA_ASSIGN_OR_RETURN(checkpoint.optimizer, ReadVerified(path, kOptimizer, manifest));
+  checkpoint.weights = manifest.files.at(kModel);
   checkpoint.metadata = std::move(manifest.metadata);
   return checkpoint;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "io/manifest.h"
 #include "io/safetensors.h"
 
 namespace tessera {
@@ -34,6 +35,7 @@ struct Checkpoint {
   int64_t step = 0;
   nlohmann::json metadata;
   SafetensorsFile model, optimizer;
+  Manifest::File weights;             // of the model's file
   std::vector<std::string> warnings;  // newer checkpoints that were damaged, for the user to read
 };
 

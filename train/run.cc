@@ -16,29 +16,10 @@
 #include "train/metrics_file.h"
 #include "train/report.h"
 #include "train/run_identity.h"
+#include "train/weights.h"
 
 namespace tessera {
 namespace {
-
-// What a file says of a tensor; its data is the caller's to set.
-TensorView ViewOf(const std::string& name, const Tensor& t) {
-  TensorView v{.name = name, .dtype = t.dtype(), .bytes = t.bytes()};
-  for (int i = 0; i < t.shape().rank(); ++i) v.shape.push_back(t.dim(i));
-  return v;
-}
-
-// Copies a checkpoint's array over a tensor of the same name and shape.
-absl::Status Restore(const SafetensorsFile& file, const std::string& name, Device device,
-                     const Tensor& to) {
-  const TensorView* from = file.Find(name);
-  const TensorView want = ViewOf(name, to);
-  if (from == nullptr || from->shape != want.shape || from->dtype != want.dtype)
-    return absl::FailedPreconditionError(
-        absl::StrCat("the checkpoint has no ", name, " of shape ", to.shape().ToString(),
-                     "; it is of another model. Resume with the config in the run directory"));
-  Upload(device, to.raw(), from->data, to.bytes());
-  return absl::OkStatus();
-}
 
 // What a checkpoint says beside its tensors.
 struct Progress {
@@ -77,8 +58,11 @@ absl::Status Save(const std::string& directory, const Trainer& trainer, const Pr
     }
     return views;
   };
-  const std::vector<TensorView> weights = views(trainer.Weights()),
-                                states = views(trainer.OptimizerStates());
+  std::vector<Trainer::Named> saved;
+  for (const Parameter& p : trainer.parameters().all())
+    if (!progress.identity.base.needed || p.trainable || p.role == Role::kBuffer)
+      saved.push_back({p.name, p.var.value()});
+  const std::vector<TensorView> weights = views(saved), states = views(trainer.OptimizerStates());
   return SaveCheckpoint(directory, trainer.step(), {.model = weights, .optimizer = states},
                         progress.ToJson(), keep);
 }
@@ -100,10 +84,31 @@ absl::StatusOr<Progress> ProgressOf(const std::string& folder, const Checkpoint*
   return p;
 }
 
+// The weights that the run is to begin with, undefined without any; an error where the config's
+// model is not theirs.
+absl::StatusOr<std::optional<RunWeights>> BaseFor(const ModelConfig& config,
+                                                  const RunIdentity& identity) {
+  if (config.from.empty()) return std::optional<RunWeights>();
+  TESSERA_ASSIGN_OR_RETURN(RunWeights base, OpenBase(config));
+  TESSERA_RETURN_IF_ERROR(CheckBase(base, config, identity.tokenizer_hash));
+  return std::optional<RunWeights>(std::move(base));
+}
+
+// Puts the trainer at the start of the run.
+absl::Status Begin(const ModelConfig& config, const std::optional<RunWeights>& base,
+                   Trainer* trainer, RunIdentity* identity) {
+  if (!base) return absl::OkStatus();
+  TESSERA_RETURN_IF_ERROR(LoadBase(*base, config, trainer->device(), trainer->parameters()));
+  identity->base = base->Reference();
+  for (const Parameter& p : trainer->parameters().all())
+    if (!p.trainable && p.role != Role::kBuffer) identity->base.needed = true;
+  return absl::OkStatus();
+}
+
 // Puts the trainer where the run in `folder` stopped; `now` is what is asked for, and is left with
 // the run's progress.
-absl::Status Resume(const RunFolder& folder, const RunOptions& options, Trainer* trainer,
-                    Progress* now, const MessageCallback& message) {
+absl::Status Resume(const RunFolder& folder, const ModelConfig& config, const RunOptions& options,
+                    Trainer* trainer, Progress* now, const MessageCallback& message) {
   absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(folder.path);
   if (!checkpoint.ok() && !absl::IsNotFound(checkpoint.status())) return checkpoint.status();
   const Checkpoint* const found = checkpoint.ok() ? &*checkpoint : nullptr;
@@ -114,17 +119,27 @@ absl::Status Resume(const RunFolder& folder, const RunOptions& options, Trainer*
   for (const std::string& change : changes) message("changed: " + change);
   if (found == nullptr) {
     message(folder.path + " has no checkpoint yet; it starts at its first step");
-    return absl::OkStatus();
+    TESSERA_ASSIGN_OR_RETURN(const std::optional<RunWeights> base, BaseFor(config, now->identity));
+    return Begin(config, base, trainer, &now->identity);
   }
   for (const std::string& w : found->warnings) message("warning: " + w);
+  if (found->optimizer.tensors().empty() && !trainer->OptimizerStates().empty())
+    return absl::FailedPreconditionError(
+        absl::StrCat(found->path,
+                     " was exported, without the states of an optimiser, so that it cannot go on; "
+                     "begin a run with its weights: model.from=",
+                     folder.path));
+  TESSERA_ASSIGN_OR_RETURN(const RunWeights weights, WeightsOf(*std::move(checkpoint), config));
   for (const auto& n : trainer->Weights())
-    TESSERA_RETURN_IF_ERROR(Restore(found->model, n.name, trainer->device(), n.tensor));
+    TESSERA_RETURN_IF_ERROR(Restore(weights.Find(n.name), n.name, trainer->device(), n.tensor));
   for (const auto& n : trainer->OptimizerStates())
-    TESSERA_RETURN_IF_ERROR(Restore(found->optimizer, n.name, trainer->device(), n.tensor));
-  trainer->Resume(found->step);
+    TESSERA_RETURN_IF_ERROR(
+        Restore(weights.checkpoint.optimizer.Find(n.name), n.name, trainer->device(), n.tensor));
+  trainer->Resume(weights.checkpoint.step);
+  now->identity.base = was.identity.base;
   now->tokens = was.tokens;
   now->seconds = was.seconds;
-  message(absl::StrCat("resumed at step ", found->step));
+  message(absl::StrCat("resumed at step ", weights.checkpoint.step));
   return absl::OkStatus();
 }
 
@@ -290,6 +305,17 @@ void TellMemory(const Trainer& trainer, const MessageCallback& message) {
             : ""));
 }
 
+// Whether training would change anything.
+absl::Status CheckTrains(const ModelConfig& config, int64_t vocab_size) {
+  Arena arena(Arena::Backing::kMeta, 0);
+  ParameterSet parameters(&arena, false);
+  const Model model(config, vocab_size, &parameters);
+  if (parameters.trains()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "there is nothing to train: every parameter is frozen; give model.adapt.lora a rank of 1 or "
+      "more, or take patterns away from train.freeze");
+}
+
 absl::StatusOr<std::string> Run(const RunConfig& config, const RunOptions& options,
                                 const volatile int* interrupted, const StepCallback& report,
                                 const MessageCallback& message) {
@@ -312,6 +338,13 @@ absl::StatusOr<std::string> Run(const RunConfig& config, const RunOptions& optio
   TESSERA_ASSIGN_OR_RETURN(progress.identity, IdentityOf(config, *tokenizer));
   TESSERA_ASSIGN_OR_RETURN(const std::string threads, UseThreads(t.threads));
   if (!threads.empty()) message(threads);
+  TESSERA_RETURN_IF_ERROR(CheckTrains(config.model, tokenizer->vocab_size()));
+  // What a new run begins with is looked at before anything is made.
+  std::optional<RunWeights> base;
+  const bool is_new = !HoldsRun(options.directory) || options.mode == RunMode::kNew;
+  if (options.mode != RunMode::kResume && is_new) {
+    TESSERA_ASSIGN_OR_RETURN(base, BaseFor(config.model, progress.identity));
+  }
   TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
                            Trainer::Create(config, tokenizer->vocab_size(), options.device));
   if (*interrupted != 0)
@@ -320,8 +353,9 @@ absl::StatusOr<std::string> Run(const RunConfig& config, const RunOptions& optio
   TESSERA_ASSIGN_OR_RETURN(const RunFolder folder,
                            TakeRunFolder(options.directory, config.name, options.mode, &warning));
   if (!warning.empty()) message("warning: " + warning);
-  if (!folder.fresh)
-    TESSERA_RETURN_IF_ERROR(Resume(folder, options, trainer.get(), &progress, message));
+  TESSERA_RETURN_IF_ERROR(
+      folder.fresh ? Begin(config.model, base, trainer.get(), &progress.identity)
+                   : Resume(folder, config.model, options, trainer.get(), &progress, message));
   TESSERA_RETURN_IF_ERROR(AtomicWrite(folder.path + "/config.yaml", progress.identity.config));
   if (const std::string text = tokenizer->Serialize(); !text.empty())
     TESSERA_RETURN_IF_ERROR(AtomicWrite(folder.path + "/tokenizer.json", text));
@@ -359,7 +393,9 @@ absl::StatusOr<LoadedRun> Load(const std::string& directory, Device device) {
       run.tokenizer, LoadTokenizer(tokenizer == PathKind::kNothing ? run.config.model.vocab : own));
   TESSERA_RETURN_IF_ERROR(CheckDevice(device, run.config.model, run.tokenizer->vocab_size(),
                                       run.config.train.precision));
-  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadCheckpoint(directory));
+  TESSERA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(directory));
+  TESSERA_ASSIGN_OR_RETURN(const RunWeights weights,
+                           WeightsOf(std::move(checkpoint), run.config.model));
   Arena meta(Arena::Backing::kMeta, 0);
   {
     ParameterSet shapes(&meta, false);
@@ -373,8 +409,8 @@ absl::StatusOr<LoadedRun> Load(const std::string& directory, Device device) {
   run.model =
       std::make_unique<Model>(run.config.model, run.tokenizer->vocab_size(), run.parameters.get());
   for (const Parameter& p : run.parameters->all())
-    TESSERA_RETURN_IF_ERROR(Restore(checkpoint.model, p.name, device, p.var.value()));
-  run.step = checkpoint.step;
+    TESSERA_RETURN_IF_ERROR(Restore(weights.Find(p.name), p.name, device, p.var.value()));
+  run.step = weights.checkpoint.step;
   return run;
 }
 

@@ -4,10 +4,12 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "arch/tuning_check.h"
 #include "config/map_reader.h"
 #include "core/sizes.h"
 #include "core/status.h"
 #include "train/ready_configs.h"
+#include "train/weights.h"
 
 namespace tessera {
 
@@ -71,6 +73,10 @@ void TrainConfig::Fields(FieldList& f) {
   f.Add("decay_fraction", decay_fraction, Between(0, 1), "part of the steps that decays")
       .OnlyWith("`schedule: wsd`", [this] { return schedule == ScheduleKind::kWsd; });
   optimizer.Fields(f);
+  f.Add("freeze", freeze,
+        "parameters that stay as they are, by patterns of their names: * is any text, | stands "
+        "between alternatives, ! before one that is left out, and a name may begin at any of its "
+        "parts, as in [embedding, \"layers*|!*norm\"]");
   f.Add("clip", clip, AtLeast(0), "largest norm of the gradient; 0 does not clip");
   f.Add("precision", precision, {{"fp32", DType::kF32}, {"bf16", DType::kBF16}},
         "of activations and products; parameters and states are fp32");
@@ -118,6 +124,8 @@ void ReadTrain(const ConfigNode& node, TrainConfig* train, ErrorList* errors) {
 absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
                                    const std::vector<std::string>& overrides) {
   for (const std::string& o : overrides) TESSERA_RETURN_IF_ERROR(Override(&root, o));
+  for (ConfigNode::Entry& e : root.entries)
+    if (e.key == "model") TESSERA_RETURN_IF_ERROR(InheritModel(&e.value));
   RunConfig config{.name = name};
   ErrorList errors, train_errors;
   root.read = true;
@@ -131,6 +139,9 @@ absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
         *model, {.max_tokens = config.train.seq, .packed = config.train.data.HasDocuments()},
         &errors);
   errors.Add(train_errors);
+  config.model.tuning.freeze = config.train.freeze;
+  if (errors.empty() && !config.train.freeze.empty())
+    CheckFreeze(config.model, *root.Find("train")->Find("freeze"), &errors);
   reader.Finish(TopFields(&config));
   if (errors.empty()) ReportUnread(root, &errors);
   TESSERA_RETURN_IF_ERROR(errors.ToStatus());
@@ -197,6 +208,9 @@ std::vector<std::string> Warnings(const RunConfig& config) {
     warnings.push_back(absl::StrCat("train.save_every = ", t.save_every, " exceeds the ", last,
                                     " steps of the run: only its end is saved"));
   WarnOfShares(config.model.layers, &warnings);
+  if (config.model.tuning.adapt && config.model.from.empty())
+    warnings.push_back(
+        "model.adapt without model.from: the weights beside the adapters stay as they are drawn");
   return warnings;
 }
 

@@ -41,7 +41,8 @@ struct TrainConfig {
   double final_lr_ratio = 0.1;
   double decay_fraction = 0.2;
   OptimizerConfig optimizer;
-  double clip = 1.0;  // of the gradient's norm; 0 does not clip
+  std::vector<std::string> freeze;  // patterns of names of what stays as it is (arch/tuning.h)
+  double clip = 1.0;                // of the gradient's norm; 0 does not clip
   DType precision = DType::kF32;
   uint64_t seed = 1;
   int64_t threads = 0;          // 0: one a core

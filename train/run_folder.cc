@@ -13,11 +13,6 @@
 namespace tessera {
 namespace {
 
-bool HoldsRun(const std::string& path) {
-  const absl::StatusOr<PathKind> config = KindOf(path + "/config.yaml");
-  return config.ok() && *config == PathKind::kFile;
-}
-
 // Nothing but what a file system or a killed start may have left.
 absl::StatusOr<bool> IsEmpty(const std::string& path) {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(path));
@@ -67,7 +62,12 @@ absl::StatusOr<std::string> MakeNextRun(const std::string& name) {
 
 }  // namespace
 
-std::string RunHint(const std::string& path) {
+bool HoldsRun(const std::string& path) {
+  const absl::StatusOr<PathKind> config = KindOf(path + "/config.yaml");
+  return config.ok() && *config == PathKind::kFile;
+}
+
+std::string RunHint(const std::string& path, const std::string& option) {
   const absl::StatusOr<PathKind> kind = KindOf(path);
   if (!kind.ok()) return absl::StrCat(": ", kind.status().message());
   if (*kind == PathKind::kNothing) return " does not exist";
@@ -77,7 +77,8 @@ std::string RunHint(const std::string& path) {
   fs::path at = fs::path(path).lexically_normal();
   if (!at.has_filename()) at = at.parent_path();
   for (fs::path up = at.parent_path(); !up.empty(); up = up.parent_path()) {
-    if (HoldsRun(up.string())) return absl::StrCat(" is a part of a run; use --run ", up.string());
+    if (HoldsRun(up.string()))
+      return absl::StrCat(" is a part of a run; use ", option, up.string());
     if (up == up.parent_path()) break;
   }
   std::vector<std::string> inside;
@@ -87,7 +88,7 @@ std::string RunHint(const std::string& path) {
   if (inside.empty()) return " holds no run (there is no config.yaml in it)";
   const size_t more = inside.size() > 5 ? inside.size() - 5 : 0;
   inside.resize(inside.size() - more);
-  return absl::StrCat(" holds runs but is none; use --run with one of ",
+  return absl::StrCat(" holds runs but is none; use ", option, "with one of ",
                       absl::StrJoin(inside, ", "),
                       more > 0 ? absl::StrCat(" and ", more, " more") : "");
 }

@@ -21,6 +21,8 @@ struct RunFolder {
   FolderLock lock;
 };
 
+bool HoldsRun(const std::string& path);
+
 // What TakeRunFolder would refuse, as far as it can be known without making anything: before the
 // work that comes between.
 absl::Status CheckRunFolder(const std::string& path, RunMode mode);
@@ -31,8 +33,9 @@ absl::Status CheckRunFolder(const std::string& path, RunMode mode);
 absl::StatusOr<RunFolder> TakeRunFolder(const std::string& path, const std::string& name,
                                         RunMode mode, std::string* warning);
 
-// For a path that should hold a run and does not: what stands there, and the run that may be meant.
-std::string RunHint(const std::string& path);
+// For a path that should hold a run and does not: what stands there, and the run that may be meant,
+// behind the option or key that names it.
+std::string RunHint(const std::string& path, const std::string& option = "--run ");
 
 }  // namespace tessera
 

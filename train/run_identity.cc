@@ -6,7 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "config/config.h"
+#include "config/flat_values.h"
 #include "core/status.h"
 #include "io/files.h"
 #include "io/json.h"
@@ -14,30 +14,12 @@
 namespace tessera {
 namespace {
 
-// Every value of a config by its path, such as model.layers[0].gla.heads.
-void Flatten(const ConfigNode& node, const std::string& path,
-             std::map<std::string, std::string>* values) {
-  const auto below = [&](const std::string& name) {
-    return path.empty() || name[0] == '[' ? path + name : path + "." + name;
-  };
-  if (node.kind == ConfigNode::Kind::kMap && !node.entries.empty()) {
-    for (const ConfigNode::Entry& e : node.entries) Flatten(e.value, below(e.key), values);
-  } else if (node.kind == ConfigNode::Kind::kList && !node.items.empty()) {
-    for (size_t i = 0; i < node.items.size(); ++i)
-      Flatten(node.items[i], below(absl::StrCat("[", i, "]")), values);
-  } else {
-    (*values)[path] = PrintYamlFlow(node);
-  }
-}
-
 // A config that an earlier run wrote, with the defaults of keys that it does not name.
 absl::StatusOr<std::map<std::string, std::string>> ValuesOf(const std::string& config,
                                                             const std::string& where) {
   TESSERA_ASSIGN_OR_RETURN(const RunConfig read, ParseRunConfig(config, where, {}));
   TESSERA_ASSIGN_OR_RETURN(const ConfigNode tree, ParseYaml(PrintRunConfig(read), where));
-  std::map<std::string, std::string> values;
-  Flatten(tree, "", &values);
-  return values;
+  return FlatValues(tree);
 }
 
 // Whether `key` is `part` or lies below it.
@@ -59,29 +41,23 @@ std::string Bytes(const Manifest::File& f) {
   return absl::StrCat(f.bytes, " bytes, hash ", f.hash.substr(0, 8));
 }
 
-std::vector<Difference> Differences(const std::map<std::string, std::string>& was,
-                                    const std::map<std::string, std::string>& is,
-                                    const RunIdentity& old, const RunIdentity& now) {
+std::vector<Difference> AllDifferences(const std::map<std::string, std::string>& was,
+                                       const std::map<std::string, std::string>& is,
+                                       const RunIdentity& old, const RunIdentity& now) {
   std::vector<Difference> all;
   const bool data_known = !old.data.hash.empty(), data_same = old.data == now.data;
   const bool tokenizer_known = !old.tokenizer_hash.empty(),
              tokenizer_same = old.tokenizer_hash == now.tokenizer_hash;
   const auto is_same_file = [&](const std::string& key) {
+    // What the run goes on from is looked for by its hash (train/weights.h).
+    if (key == "model.from") return old.base.needed;
     if (key == "model.vocab") return tokenizer_known && tokenizer_same;
     const bool path =
         key == "train.data.text" || key == "train.data.jsonl" || key == "train.data.tokens";
     return path && data_known && data_same && was.count(key) == is.count(key);
   };
-  const auto add = [&](const std::string& key) {
-    const auto a = was.find(key), b = is.find(key);
-    if (a != was.end() && b != is.end() && a->second == b->second) return;
-    if (is_same_file(key)) return;
-    all.push_back({key, absl::StrCat(key, ": ", a == was.end() ? "not set" : a->second, " -> ",
-                                     b == is.end() ? "not set" : b->second)});
-  };
-  for (const auto& [key, value] : was) add(key);
-  for (const auto& [key, value] : is)
-    if (was.count(key) == 0) add(key);
+  for (const std::string& key : Differences(was, is))
+    if (!is_same_file(key)) all.push_back({key, Change(key, was, is)});
   if (data_known && !data_same)
     all.push_back({"train.data", absl::StrCat("train.data, what the file holds: ", Bytes(old.data),
                                               " -> ", Bytes(now.data))});
@@ -95,9 +71,15 @@ std::vector<Difference> Differences(const std::map<std::string, std::string>& wa
 }  // namespace
 
 nlohmann::json RunIdentity::ToJson() const {
-  return {{"config", config},
-          {"data", {{"bytes", data.bytes}, {"xxh3_128", data.hash}}},
-          {"tokenizer", tokenizer_hash}};
+  nlohmann::json json = {{"config", config},
+                         {"data", {{"bytes", data.bytes}, {"xxh3_128", data.hash}}},
+                         {"tokenizer", tokenizer_hash}};
+  if (!base.weights.hash.empty())
+    json["base"] = {{"checkpoint", base.checkpoint},
+                    {"bytes", base.weights.bytes},
+                    {"xxh3_128", base.weights.hash},
+                    {"needed", base.needed ? 1 : 0}};
+  return json;
 }
 
 absl::StatusOr<RunIdentity> RunIdentity::FromJson(const nlohmann::json& json,
@@ -108,16 +90,28 @@ absl::StatusOr<RunIdentity> RunIdentity::FromJson(const nlohmann::json& json,
   TESSERA_ASSIGN_OR_RETURN(identity.data.bytes, GetInteger(*data, "bytes", 0, INT64_MAX, where));
   TESSERA_ASSIGN_OR_RETURN(identity.data.hash, GetString(*data, "xxh3_128", where));
   TESSERA_ASSIGN_OR_RETURN(identity.tokenizer_hash, GetString(json, "tokenizer", where));
+  if (json.find("base") == json.end()) return identity;
+  BaseReference& base = identity.base;
+  TESSERA_ASSIGN_OR_RETURN(const nlohmann::json* from, GetObject(json, "base", where));
+  TESSERA_ASSIGN_OR_RETURN(base.checkpoint, GetString(*from, "checkpoint", where));
+  TESSERA_ASSIGN_OR_RETURN(base.weights.bytes, GetInteger(*from, "bytes", 0, INT64_MAX, where));
+  TESSERA_ASSIGN_OR_RETURN(base.weights.hash, GetString(*from, "xxh3_128", where));
+  TESSERA_ASSIGN_OR_RETURN(const int64_t needed, GetInteger(*from, "needed", 0, 1, where));
+  base.needed = needed == 1;
   return identity;
+}
+
+std::string HashOf(const Tokenizer& tokenizer) {
+  const std::string text = tokenizer.Serialize();
+  return text.empty() ? "bytes" : Fingerprint(text).hash;
 }
 
 absl::StatusOr<RunIdentity> IdentityOf(const RunConfig& config, const Tokenizer& tokenizer) {
   TESSERA_ASSIGN_OR_RETURN(const MappedFile data,
                            MappedFile::Open(config.train.data.Config().path));
-  const std::string text = tokenizer.Serialize();
   return RunIdentity{.config = PrintRunConfig(config),
                      .data = Fingerprint(data.bytes()),
-                     .tokenizer_hash = text.empty() ? "bytes" : Fingerprint(text).hash};
+                     .tokenizer_hash = HashOf(tokenizer)};
 }
 
 const std::vector<std::string>& KeysThatMayChange() {
@@ -134,7 +128,7 @@ absl::StatusOr<std::vector<std::string>> CheckContinues(const RunIdentity& old,
   TESSERA_ASSIGN_OR_RETURN(const auto was, ValuesOf(old.config, where + ", its config"));
   TESSERA_ASSIGN_OR_RETURN(const auto is, ValuesOf(now.config, "the config"));
   std::vector<std::string> told, refused, keys;
-  for (const Difference& d : Differences(was, is, old, now)) {
+  for (const Difference& d : AllDifferences(was, is, old, now)) {
     if (IsOneOf(d.key, KeysThatMayChange()) || IsOneOf(d.key, overrides)) {
       told.push_back(d.text);
     } else {

@@ -12,16 +12,26 @@
 
 namespace tessera {
 
-// What a run is, as its checkpoints keep it: the whole config, and the bytes of its data and
-// tokenizer. A run goes on only as what it was.
+// The weights that a run began with: a checkpoint of its base (`model.from`).
+struct BaseReference {
+  std::string checkpoint;  // its folder
+  Manifest::File weights;  // empty hash: there is no base
+  bool needed = false;     // the run's own checkpoints leave out what it does not train
+};
+
+// What a run is, as its checkpoints keep it: the whole config, and the bytes of its data, tokenizer
+// and base. A run goes on only as what it was.
 struct RunIdentity {
   std::string config;          // as PrintRunConfig writes it
   Manifest::File data;         // empty hash: not known
   std::string tokenizer_hash;  // empty: not known; "bytes": the byte tokenizer
+  BaseReference base;
 
   nlohmann::json ToJson() const;
   static absl::StatusOr<RunIdentity> FromJson(const nlohmann::json& json, absl::string_view where);
 };
+
+std::string HashOf(const Tokenizer& tokenizer);
 
 // Reads the data file once, for its hash.
 absl::StatusOr<RunIdentity> IdentityOf(const RunConfig& config, const Tokenizer& tokenizer);

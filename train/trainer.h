@@ -77,6 +77,7 @@ class Trainer {
   Device device() const { return device_; }
   const ModelCost& cost() const { return cost_; }
   const Model& model() const { return *model_; }
+  const ParameterSet& parameters() const { return parameters_; }
   int64_t parameter_bytes() const { return parameter_arena_.peak_bytes(); }
   int64_t activation_peak_bytes() const { return arena_.peak_bytes(); }
   // FLOP/s that the device can reach: the CPU's threads on registers alone, a GPU in a large

@@ -56,6 +56,26 @@ const std::vector<BlockCase> kCorners = {
      "{layers: [{attention: {window: 5}}, {recurrent: {layers: [{attention: {kv_from: first, "
      "window: 3}, residual: false, norm: sandwich}]}}]}",
      16},
+    {"recurrent",
+     "{steps: 1, layers: [{attention: {window: 5}, share: a, lora: {rank: 3, match: out}}, {mlp: "
+     "{d_ff: 16}, share: m}, {attention: {window: 5}, share: a, lora: {rank: 2, match: v|out}}, "
+     "{mlp: {d_ff: 16}, share: m, lora: {rank: 5, alpha: 5}}]}",
+     16},
+};
+
+// The same with adapters beside its weights, which are frozen; every block's defaults have them
+// too.
+const std::vector<BlockCase> kAdapted = {
+    {"attention", "{heads: 4, kv_heads: 2, gate: true, bias: true, window: 9}", 16},
+    {"moe", "{experts: 6, top_k: 2, d_ff: 9, shared: 1, shared_gate: true}", 16},
+    {.block = "moe",
+     .config = "{experts: 4, expert: gelu, d_ff: 16, capacity_factor: 1}",
+     .D = 16,
+     .lora = LoraConfig{.rank = 2, .match = "up|down"}},
+    {"recurrent",
+     "{steps: 1, layers: [{attention: {heads: 2}}, {moe: {experts: 4, d_ff: 8}, share: m}, {moe: "
+     "{experts: 4, d_ff: 8}, share: m, lora: {rank: 2}}]}",
+     16},
 };
 
 }  // namespace
@@ -65,6 +85,13 @@ std::vector<BlockCase> AllBlockCases() {
   for (const BlockType* type : AllBlocks())
     if (HasDefaults(*type)) cases.push_back({type->name, "{}"});
   cases.insert(cases.end(), kCorners.begin(), kCorners.end());
+  std::vector<BlockCase> adapted = kAdapted;
+  for (const BlockType* type : AllBlocks())
+    if (HasDefaults(*type)) adapted.push_back({type->name, "{}"});
+  for (BlockCase c : adapted) {
+    if (!c.lora) c.lora = LoraConfig{.rank = 1, .alpha = 1, .match = "*"};
+    cases.push_back(c);
+  }
   return cases;
 }
 

@@ -1,6 +1,7 @@
 #ifndef TESSERA_TESTS_CONTRACT_BLOCK_CONTRACT_H_
 #define TESSERA_TESTS_CONTRACT_BLOCK_CONTRACT_H_
 
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@ struct BlockCase {
   // Parameters that the config leaves without an effect, as the router of a single expert.
   std::vector<std::string> idle = {};
   const BlockType* type = nullptr;  // of a block that only a test knows; null: the registry's
+  std::optional<LoraConfig> lora = std::nullopt;  // adapters, which then are all that is trained
 };
 
 std::vector<BlockCase> AllBlockCases();  // the defaults of every registered block, and all corners

@@ -47,6 +47,7 @@ Subject::Subject(const BlockCase& c, Device device)
   ErrorList errors;
   PlaceAlone(&config_, {.D = c.D, .layers = 4}, &errors);
   TESSERA_CHECK(errors.empty(), "%s", std::string(errors.ToStatus().message()).c_str());
+  if (c.lora) parameters_.Tune({.adapt = AdaptConfig{c.lora}});
   Parameters p(&parameters_, config_.path);
   block_ = config_.config->Build(config_.shape, p);
   if (device == Device::kMeta) return;

@@ -225,5 +225,40 @@ kill -INT $run; wait $run; echo "ended $?"
   EXPECT_EQ(out, "r\nended 130\n");
 }
 
+TEST_F(Cases, AdaptersGoWithTheirBaseAndAreMerged) {
+  const std::string out = Sh(R"sh(
+$train >/dev/null
+cat > a.yaml <<END
+model: {from: r, adapt: {lora: {rank: 2, match: "attention.*|mlp.in"}}}
+train: {data: {text: en.txt}, steps: 6, batch: 2, seq: 32, lr: 0.02, warmup: 0}
+END
+$TESSERA describe a.yaml | grep 'are trained'
+$TESSERA train a.yaml --run a --threads 1 --quiet
+say() { $TESSERA generate --run $1 --prompt 'line 1' --tokens 20 --temperature 0 2>/dev/null; }
+$TESSERA export a --merge -o m; echo "merged $?"
+[ "$(say a)" = "$(say m)" ] && [ "$(say a)" != "$(say r)" ] && echo "one function"
+$TESSERA eval --run a --data en.txt --json --threads 1 > a.json && $TESSERA eval --run m --data en.txt --json --threads 1 > m.json && echo evaluated
+$TESSERA export a --merge -o m; echo "again $?"
+$TESSERA export r --merge -o n; echo "plain $?"; ls -d n
+$TESSERA export a -o n; echo "without $?"
+$TESSERA export none --merge -o n; echo "none $?"
+$TESSERA train a.yaml --run a --threads 1 --quiet --resume model.adapt.lora.rank=3; echo "rank $?"
+mv r s; say a; $TESSERA generate --run a --prompt x; echo "gone $?"
+)sh")
+                              .output;
+  EXPECT_SAYS(out, "544 of the 12880 parameters are trained; the others stay as they are.");
+  EXPECT_SAYS(out, "a\nm\nmerged 0\none function\nevaluated\n");
+  EXPECT_SAYS(out, "m exists; choose another folder with -o\nagain 1\n");
+  EXPECT_SAYS(out,
+              "r has nothing to merge: its model has no adapters (model.adapt), and its "
+              "checkpoint holds all of its weights\nplain 2\n");
+  EXPECT_SAYS(out, "--merge is required");
+  EXPECT_SAYS(out, "without 2\n");
+  EXPECT_SAYS(out, "none does not exist\nnone 1\n");
+  EXPECT_SAYS(out, "model.adapt.lora.rank: 2 -> 3");
+  EXPECT_SAYS(out, "rank 2\n");
+  EXPECT_SAYS(out, "from: r does not exist\ngone 1\n");
+}
+
 }  // namespace
 }  // namespace tessera

@@ -104,7 +104,7 @@ TEST_F(Program, MistakesOfConfigAndCommandLineAreCodeTwo) {
   EXPECT_EQ(
       Error("genrate", 2),
       "tessera: unknown command 'genrate' in tessera; did you mean 'generate'? (known: describe, "
-      "train, eval, generate, bench, blocks, configs, papers, tokenizer, completion)\n");
+      "train, eval, generate, export, bench, blocks, configs, papers, tokenizer, completion)\n");
   EXPECT_EQ(Error("generate --run r --prompt a --tokens 0", 2),
             "--tokens: expected a whole number >= 1, got '0'\nRun with --help for more "
             "information.\n");

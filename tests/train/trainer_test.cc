@@ -36,7 +36,7 @@ struct FrozenConfig {
 class Frozen final : public Block {
  public:
   Frozen(const FrozenConfig&, const BlockShape& in, Parameters& p)
-      : trained_(p.Weight("trained", in.D, in.D)),
+      : trained_(p.Linear("trained", in.D, in.D)),
         frozen_(p.Add({.name = "frozen",
                        .shape = {in.D, in.D},
                        .role = Role::kMatrix,
@@ -50,7 +50,8 @@ class Frozen final : public Block {
   StateSize States(DType) const override { return {}; }
 
  private:
-  Var trained_, frozen_, buffer_;
+  Projection trained_;
+  Var frozen_, buffer_;
 };
 constexpr BlockType kFrozen = DefineBlock<Frozen, FrozenConfig>("frozen", "", "");
 

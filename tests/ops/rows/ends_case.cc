@@ -31,10 +31,12 @@ std::vector<OpCase> EmbeddingCases() {
 
 std::vector<OpCase> HeadLossCases() {
   std::vector<OpCase> cases;
-  for (const auto& [R, V, D] :
-       std::vector<std::array<int64_t, 3>>{{1, 2, 1}, {61, 37, 19}, {300, 17, 8}, {5, 256, 64}}) {
+  // With K, the logits are the sum of two products, of D and of K columns.
+  for (const auto& [R, V, D, K] : std::vector<std::array<int64_t, 4>>{
+           {1, 2, 1, 0}, {61, 37, 19, 0}, {300, 17, 8, 0}, {5, 256, 64, 0}, {61, 37, 19, 3}}) {
     OpCase c;
-    c.name = "R" + std::to_string(R) + "_V" + std::to_string(V) + "_D" + std::to_string(D);
+    c.name = "R" + std::to_string(R) + "_V" + std::to_string(V) + "_D" + std::to_string(D) +
+             (K > 0 ? "_K" + std::to_string(K) : "");
     // Some targets do not count.
     const auto target = [V = V](const Rng& rng, int64_t i) {
       return i % 7 == 3 ? -1.0
@@ -44,10 +46,16 @@ std::vector<OpCase> HeadLossCases() {
     c.inputs = {{.name = "hidden", .shape = {R, D}},
                 {.name = "head", .shape = {V, D}, .kind = Kind::kFloat},
                 {.name = "targets", .shape = {R}, .kind = Kind::kInt, .value = target}};
-    c.run = [](Context& ctx, const std::vector<Var>& in) {
-      return std::vector<Var>{HeadLoss(ctx, in[0], in[1], in[2].value())};
+    if (K > 0) {
+      c.inputs.push_back({.name = "low", .shape = {R, K}});
+      c.inputs.push_back({.name = "low_head", .shape = {V, K}, .kind = Kind::kFloat});
+    }
+    c.run = [K = K](Context& ctx, const std::vector<Var>& in) {
+      if (K == 0) return std::vector<Var>{HeadLoss(ctx, in[0], in[1], in[2].value())};
+      const HeadTerm terms[] = {{in[0], in[1]}, {in[3], in[4]}};
+      return std::vector<Var>{HeadLoss(ctx, terms, in[2].value())};
     };
-    c.SetReference([R = R, V = V, D = D](const auto& in) {
+    c.SetReference([R = R, V = V, D = D, K = K](const auto& in) {
       using S = ScalarOf<decltype(in)>;
       S sum = 0.0;
       double count = 0;
@@ -60,6 +68,8 @@ std::vector<OpCase> HeadLossCases() {
         for (int64_t v = 0; v < V; ++v) {
           for (int64_t i = 0; i < D; ++i)
             logits[static_cast<size_t>(v)] += in[0][r * D + i] * in[1][v * D + i];
+          for (int64_t i = 0; i < K; ++i)
+            logits[static_cast<size_t>(v)] += in[3][r * K + i] * in[4][v * K + i];
           largest = std::max(largest, static_cast<double>(logits[static_cast<size_t>(v)]));
         }
         S total = 0.0;
