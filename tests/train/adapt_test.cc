@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -260,7 +261,14 @@ TEST_F(Adapt, GoesOnWithTheWeightsItBeganWith) {
   ASSERT_TRUE(Train("base", base, ", stop_at: 3").ok());
   ASSERT_TRUE(Train("run", FromBase("{rank: 1}"), ", stop_at: 2").ok());
   ASSERT_TRUE(Train("base", base, "", RunMode::kResume).ok());
-  EXPECT_TRUE(LoadRun(At("run")).ok()) << "the older checkpoint is still there";
+  const auto run = LoadRun(At("run"));
+  ASSERT_TRUE(run.ok()) << run.status() << ": the older checkpoint is still there";
+  const auto old = SafetensorsFile::Open(At("base/checkpoints/step-00000003/model.safetensors"));
+  ASSERT_TRUE(old.ok()) << old.status();
+  const Tensor& embedding = run->parameters->Find("model.embedding")->var.value();
+  EXPECT_EQ(std::memcmp(embedding.raw(), old->Find("model.embedding")->data,
+                        static_cast<size_t>(embedding.bytes())),
+            0);
   fs::rename(At("base"), At("moved"));
   EXPECT_TRUE(Train("run", FromBase("{rank: 1}", "moved"), ", stop_at: 3", RunMode::kResume).ok());
   EXPECT_TRUE(LoadRun(At("run")).ok());
