@@ -154,6 +154,7 @@ void AddTrain(CLI::App* app, int* code) {
       "  tessera train configs/quickstart.yaml --run runs/mine --resume\n"
       "  tessera train configs/quickstart.yaml --run runs/mine --resume train.lr=5e-4 --override "
       "train.lr\n"
+      "  tessera train quickstart '~model.layers' model.from=runs/mine 'model.adapt={}'\n"
       "Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU save and end with code 130.\n" +
       OptimizerLines());
   c->callback([=] { *code = Train(*o); });
