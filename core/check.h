@@ -5,6 +5,13 @@
 // config, file) is an absl::Status instead, and never comes this way.
 
 namespace tessera {
+// What a host program does where a TESSERA_CHECK fails, with the whole message: it may log, throw
+// an exception of its own or end the process. Where it returns, CheckError is thrown
+// (core/check_error.h), as it is where there is none. Of the whole process, and called by whichever
+// thread failed. Returns the one before; null: none.
+using CheckHandler = void (*)(const char* message);
+CheckHandler SetCheckHandler(CheckHandler handler);
+
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition, const char* format,
                               ...) __attribute__((format(printf, 4, 5)));
 }  // namespace tessera

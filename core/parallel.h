@@ -11,9 +11,10 @@
 
 namespace tessera {
 
-// Threads used from now on, the caller included; at least 1, and fewer than asked for if the system
-// starts no more (core/limits.h). 0 means one a processor that this process may use. Not to be
-// called inside a ParallelFor, nor while another thread is in one.
+// Threads that the calling thread's engine (core/engine.h) uses from now on, the caller included;
+// at least 1, and fewer than asked for if the system starts no more (core/limits.h). 0 means one a
+// processor that this process may use. Not to be called inside a ParallelFor, nor while another
+// thread with the same engine is in one.
 void SetThreads(int threads);
 int Threads();
 
@@ -30,8 +31,8 @@ void ParallelFor(int64_t chunks, void (*body)(void*, int64_t), void* closure);
 }
 
 // body(chunk) for every chunk in [0, chunks). Returns when all are done. A ParallelFor inside
-// another, or beside one that another thread is in, runs on the calling thread alone. What a body
-// throws, the caller gets; chunks that were not begun by then may be left out.
+// another, or beside one that another thread with the same engine is in, runs on the calling thread
+// alone. What a body throws, the caller gets; chunks that were not begun by then may be left out.
 template <class Body>
 void ParallelFor(int64_t chunks, Body&& body) {
   using Plain = std::remove_reference_t<Body>;

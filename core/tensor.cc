@@ -49,6 +49,23 @@ Tensor::Tensor(Arena* arena, const Shape& shape, DType dtype)
       dtype_(dtype),
       defined_(true) {}
 
+Tensor Tensor::Borrow(void* data, const Shape& shape, int64_t row_stride, DType dtype,
+                      std::shared_ptr<void> owner) {
+  BytesOf(shape, dtype);
+  TESSERA_CHECK(data != nullptr &&
+                    reinterpret_cast<uintptr_t>(data) % static_cast<size_t>(SizeOf(dtype)) == 0 &&
+                    row_stride >= (shape.rank() == 0 ? 1 : shape[-1]),
+                "%s %s borrowed at %p, rows %ld apart", Name(dtype), shape.ToString().c_str(), data,
+                row_stride);
+  Tensor t;
+  t.storage_ = std::make_shared<Storage>(data, std::move(owner));
+  t.shape_ = shape;
+  t.stride_ = row_stride;
+  t.dtype_ = dtype;
+  t.defined_ = true;
+  return t;
+}
+
 Tensor Tensor::Slice(int64_t begin, int64_t width) const {
   TESSERA_CHECK(begin >= 0 && width >= 0 && begin + width <= dim(-1), "columns [%ld, %ld) of %s",
                 begin, begin + width, shape_.ToString().c_str());

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "core/arena.h"
 #include "core/check.h"
@@ -36,19 +37,29 @@ class Shape {
   int rank_ = 0;
 };
 
-// A block of an arena, given back when the last tensor that looks at it goes.
+// A block of an arena, given back when the last tensor that looks at it goes; or memory of somebody
+// else, who is let go then.
 class Storage {
  public:
   Storage(Arena* arena, int64_t bytes)
-      : arena_(arena), bytes_(bytes), offset_(arena->Allocate(bytes)) {}
-  ~Storage() { arena_->Free(offset_, bytes_); }
+      : arena_(arena),
+        bytes_(bytes),
+        offset_(arena->Allocate(bytes)),
+        data_(static_cast<char*>(arena->At(offset_))) {}
+  Storage(void* data, std::shared_ptr<void> owner)
+      : data_(static_cast<char*>(data)), owner_(std::move(owner)) {}
+  ~Storage() {
+    if (arena_ != nullptr) arena_->Free(offset_, bytes_);
+  }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
-  char* data() const { return static_cast<char*>(arena_->At(offset_)); }
+  char* data() const { return data_; }
 
  private:
-  Arena* arena_;
-  int64_t bytes_, offset_;
+  Arena* arena_ = nullptr;
+  int64_t bytes_ = 0, offset_ = 0;
+  char* data_;
+  std::shared_ptr<void> owner_;
 };
 
 // A typed array, or a view of one: rows of `dim(-1)` contiguous elements, `stride()` elements
@@ -58,6 +69,11 @@ class Tensor {
  public:
   Tensor() = default;
   Tensor(Arena* arena, const Shape& shape, DType dtype);
+  // Memory of the device that is not an arena's: rows of shape[-1] contiguous elements, row_stride
+  // elements apart, aligned as their type. `owner` is kept as long as any tensor looks at it, and
+  // keeps the memory.
+  static Tensor Borrow(void* data, const Shape& shape, int64_t row_stride, DType dtype,
+                       std::shared_ptr<void> owner);
 
   bool defined() const { return defined_; }
   const Shape& shape() const { return shape_; }

@@ -1,8 +1,9 @@
 #include "kernels/cpu/isa.h"
 
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
+
+#include "core/engine.h"
 
 namespace tessera {
 namespace {
@@ -32,11 +33,6 @@ const Choice& Initial() {
   return choice;
 }
 
-std::atomic<Isa>& Active() {
-  static std::atomic<Isa> isa{Initial().isa};
-  return isa;
-}
-
 }  // namespace
 
 bool Supported(Isa isa) {
@@ -50,11 +46,14 @@ bool Supported(Isa isa) {
 
 bool SetIsa(Isa isa) {
   if (!Supported(isa)) return false;
-  Active().store(isa, std::memory_order_relaxed);
+  Engine::Current().isa.store(static_cast<int>(isa), std::memory_order_relaxed);
   return true;
 }
 
-Isa ActiveIsa() { return Active().load(std::memory_order_relaxed); }
+Isa ActiveIsa() {
+  const int chosen = Engine::Current().isa.load(std::memory_order_relaxed);
+  return chosen < 0 ? Initial().isa : static_cast<Isa>(chosen);
+}
 const char* CpuError() { return Initial().error; }
 
 }  // namespace tessera

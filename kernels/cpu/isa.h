@@ -17,8 +17,11 @@ enum class Isa : uint8_t {
 constexpr const char* Name(Isa isa) { return isa == Isa::kAvx2 ? "avx2" : "avx512"; }
 
 bool Supported(Isa isa);  // by this processor
-bool SetIsa(Isa isa);     // false, and nothing changed, where it is not supported
-Isa ActiveIsa();  // the best supported one, unless the environment's TESSERA_ISA or SetIsa chose
+bool SetIsa(Isa isa);     // of the calling thread's engine (core/engine.h); false, and nothing
+                          // changed, where it is not supported
+// Of the calling thread's engine: the best supported one, unless SetIsa or TESSERA_ISA in the
+// environment chose.
+Isa ActiveIsa();
 const char*
 CpuError();  // null, or why this program cannot run here (no AVX2, an unknown TESSERA_ISA)
 

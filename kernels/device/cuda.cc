@@ -3,13 +3,16 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/check.h"
+#include "core/engine.h"
 #include "core/status.h"
 
 namespace tessera {
@@ -17,7 +20,8 @@ namespace {
 
 constexpr char kLibrary[] = "libtessera_cuda.so";
 
-CudaDevice* device = nullptr;
+// The library has one GPU, with one stream, and so serves one engine at a time.
+std::atomic<bool> taken = false;
 
 // Beside the program, as in a build; where an installation puts it; or where the environment says.
 std::vector<std::filesystem::path> Places() {
@@ -61,17 +65,29 @@ absl::StatusOr<CudaDevice*> Load() {
 }  // namespace
 
 absl::Status OpenCuda() {
-  if (device != nullptr) return absl::OkStatus();
-  TESSERA_ASSIGN_OR_RETURN(device, Load());
+  std::shared_ptr<CudaDevice>& mine = Engine::Current().cuda;
+  if (mine != nullptr) return absl::OkStatus();
+  if (taken.exchange(true))
+    return absl::FailedPreconditionError(
+        "another engine of this process has the GPU; end it first, or work on the CPU");
+  const absl::StatusOr<CudaDevice*> device = Load();
+  if (!device.ok()) {
+    taken = false;
+    return device.status();
+  }
+  mine = std::shared_ptr<CudaDevice>(*device, [](CudaDevice*) { taken = false; });
   return absl::OkStatus();
 }
 
 CudaDevice& Cuda() {
+  CudaDevice* const device = Engine::Current().cuda.get();
   TESSERA_CHECK(device != nullptr, "no GPU is open");
   return *device;
 }
 
-void UseCudaDevice(CudaDevice* other) { device = other; }
+void UseCudaDevice(CudaDevice* other) {
+  Engine::Current().cuda = std::shared_ptr<CudaDevice>(other, [](CudaDevice*) {});
+}
 
 CudaDevice::Kernel FindCudaKernel(const char* op, const std::type_info& args, size_t bytes) {
   const CudaDevice::Kernel kernel = Cuda().Find(args.name(), bytes);

@@ -8,12 +8,12 @@
 #include "kernels/device/cuda_device.h"
 #include "kernels/view.h"
 
-// The program's GPU, and the call of a kernel on it.
+// The GPU of the calling thread's engine (core/engine.h), and the call of a kernel on it.
 
 namespace tessera {
 
 // Finds, loads and opens the GPU; at once if it is open. What is missing otherwise: the library, a
-// driver, a new enough one, a device.
+// driver, a new enough one, a device, or one that no other engine has.
 absl::Status OpenCuda();
 // The open one.
 CudaDevice& Cuda();

@@ -17,6 +17,55 @@
 namespace tessera {
 namespace {
 
+// Logs, then lets the exception come; or throws its own.
+TEST(Check, AHostMayTakeItsFailure) {
+  static std::string heard;
+  heard.clear();
+  const auto fails = [](int size) { TESSERA_CHECK(size > 3, "a size of %d", size); };
+  CheckHandler before = SetCheckHandler([](const char* message) { heard = message; });
+  EXPECT_EQ(before, nullptr);
+  testing::ExpectCheckFails([&] { fails(2); }, "a size of 2");
+  EXPECT_NE(heard.find("core_test.cc"), std::string::npos) << heard;
+  EXPECT_NE(heard.find("'size > 3' does not hold: a size of 2"), std::string::npos) << heard;
+  before = SetCheckHandler([](const char*) { throw 7; });
+  EXPECT_NE(before, nullptr);
+  EXPECT_THROW(fails(1), int);
+  SetCheckHandler(nullptr);
+  testing::ExpectCheckFails([&] { fails(0); }, "a size of 0");
+}
+
+TEST(Tensor, BorrowsRowsOfAnotherOwner) {
+  const auto owner = std::make_shared<std::vector<float>>(24);
+  for (size_t i = 0; i < 24; ++i) (*owner)[i] = static_cast<float>(i);
+  {
+    Tensor part;
+    {
+      const Tensor t = Tensor::Borrow(owner->data(), {2, 2, 4}, 6, DType::kF32, owner);
+      EXPECT_EQ(owner.use_count(), 2);
+      EXPECT_FALSE(t.contiguous());
+      EXPECT_EQ(t.data<float>(), owner->data());
+      part = t[1].Slice(1, 2);
+      EXPECT_TRUE(part.SharesMemory(t));
+    }
+    EXPECT_EQ(owner.use_count(), 2) << "a part keeps the owner";
+    EXPECT_EQ(part.data<float>()[0], 13);
+    EXPECT_EQ(part.data<float>()[part.stride() + 1], 20);
+  }
+  EXPECT_EQ(owner.use_count(), 1);
+  testing::ExpectCheckFails(
+      [&] {
+        Tensor::Borrow(owner->data(), {4, 6}, 5, DType::kF32, owner);
+      },
+      "rows 5 apart");
+  testing::ExpectCheckFails(
+      [&] {
+        Tensor::Borrow(reinterpret_cast<char*>(owner->data()) + 1, {4}, 4, DType::kF32, owner);
+      },
+      "fp32 [4] borrowed at");
+  testing::ExpectCheckFails([] { Tensor::Borrow(nullptr, {4}, 4, DType::kF32, nullptr); },
+                            "borrowed at");
+}
+
 TEST(Sizes, ProductsStopAtTheirBound) {
   constexpr int64_t big = int64_t{1} << 40;
   EXPECT_EQ(CheckedProduct({}), 1);
