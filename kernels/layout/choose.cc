@@ -45,23 +45,45 @@ int64_t Rank(const uint32_t* key, const int32_t* place, int64_t k, int64_t j) {
   return rank;
 }
 
+uint32_t KeyOf(float score) { return OrderOf(std::bit_cast<uint32_t>(score)); }
+
+// The groups that are kept, as they stand; `key` is scratch for one of each group.
+template <class Score>
+void BestGroups(int64_t groups, int64_t size, int64_t kept, Score score, uint32_t* key,
+                int32_t* group) {
+  for (int64_t g = 0; g < groups; ++g) {
+    TwoBest best;
+    for (int64_t i = g * size; i < (g + 1) * size; ++i) best.Add(score(i));
+    key[g] = KeyOf(best.Sum());
+  }
+  PlacesOf(key, groups, kept, group);
+}
+
 template <class T>
 void Choose(const ChooseArgs<T>& a) {
-  const int64_t step = a.Step(a.x.stride);
+  const int64_t step = a.Step(a.x.stride), n = a.candidates(), size = a.group_size();
   ParallelRanges(a.outer * a.inner, kItems, [&](int64_t begin, int64_t end) {
-    auto* const key = static_cast<uint32_t*>(ThreadScratch((a.N + a.k) * 4));
+    auto* const key = static_cast<uint32_t*>(ThreadScratch((a.N + a.k + a.groups) * 4));
     auto* const place = reinterpret_cast<int32_t*>(key + a.N);
+    int32_t* const group = place + a.k;
     for (int64_t item = begin; item < end; ++item) {
       const T* x = a.x.data + a.First(item / a.inner, item % a.inner);
-      for (int64_t i = 0; i < a.N; ++i) {
-        const float score = static_cast<float>(x[i * step]) + (a.bias ? a.bias.data[i] : 0);
-        key[i] = OrderOf(std::bit_cast<uint32_t>(score));
+      const auto score = [&](int64_t i) {
+        return static_cast<float>(x[i * step]) + (a.bias ? a.bias.data[i] : 0);
+      };
+      // Candidates are counted through the groups that are kept.
+      if (a.groups > 1) {
+        BestGroups(a.groups, size, a.kept_groups, score, key, group);
+        for (int64_t i = 0; i < n; ++i) key[i] = KeyOf(score(group[i / size] * size + i % size));
+      } else {
+        for (int64_t i = 0; i < n; ++i) key[i] = KeyOf(score(i));
       }
-      PlacesOf(key, a.N, a.k, place);
+      PlacesOf(key, n, a.k, place);
       for (int64_t j = 0; j < a.k; ++j) {
         const int64_t at = a.order == ChooseOrder::kByPlace ? j : Rank(key, place, a.k, j);
-        a.index.data[item * a.k + at] = place[j];
-        a.value.data[item * a.k + at] = x[place[j] * step];
+        const int64_t i = place[j], of = a.groups > 1 ? group[i / size] * size + i % size : i;
+        a.index.data[item * a.k + at] = static_cast<int32_t>(of);
+        a.value.data[item * a.k + at] = x[of * step];
       }
     }
   });

@@ -18,6 +18,34 @@ __device__ __forceinline__ int SumBefore(int own) {
   return sum;
 }
 
+// In `kept` the groups that are kept, as they stand: a thread a group. Barriers: all sums are there
+// before they are compared, all ranks before they are counted, and the groups before they are read.
+template <class Score>
+__device__ __forceinline__ void BestGroups(int groups, int64_t size, int64_t count, Score score,
+                                           int32_t* kept) {
+  TESSERA_SHARED(uint32_t[kThreads], sums);
+  TESSERA_SHARED(int32_t[kThreads], chosen);
+  const int g = static_cast<int>(threadIdx.x);
+  if (g < groups) {
+    TwoBest best;
+    for (int64_t i = g * size; i < (g + 1) * size; ++i) best.Add(score(i));
+    sums[g] = OrderOf(__float_as_uint(best.Sum()));
+  }
+  __syncthreads();
+  if (g < groups) {
+    int rank = 0;
+    for (int i = 0; i < groups; ++i) rank += sums[i] > sums[g] || (sums[i] == sums[g] && i < g);
+    chosen[g] = rank < count ? 1 : 0;
+  }
+  __syncthreads();
+  if (g < groups && chosen[g] != 0) {
+    int at = 0;
+    for (int i = 0; i < g; ++i) at += chosen[i];
+    kept[at] = g;
+  }
+  __syncthreads();
+}
+
 // Block i has item i: the scores of one (o, c), of which a thread has a range of neighbours. The
 // threshold is found a bit at a time by counting; scores stay where they are and are read again,
 // from cache. By place, a thread then knows where its choices go. By score, the places go through
@@ -28,12 +56,19 @@ __global__ void __launch_bounds__(kThreads) ChooseKernel(ChooseArgs<T> a) {
   TESSERA_DYNAMIC_SHARED(int32_t, places);
   const int64_t item = blockIdx.x, step = a.Step(a.x.stride);
   const T* x = a.x.data + a.First(item / a.inner, item % a.inner);
-  const auto key = [&](int64_t i) {
-    const float score = ToFloat(x[i * step]) + (a.bias ? a.bias.data[i] : 0);
-    return OrderOf(__float_as_uint(score));
+  TESSERA_SHARED(int32_t[kThreads], group);
+  const int64_t n = a.candidates(), size = a.group_size();
+  const auto score = [&](int64_t i) {
+    return ToFloat(x[i * step]) + (a.bias ? a.bias.data[i] : 0);
   };
-  const int64_t own = (a.N + kThreads - 1) / kThreads, begin = own * threadIdx.x;
-  const int64_t end = begin + own < a.N ? begin + own : a.N;
+  if (a.groups > 1) BestGroups(static_cast<int>(a.groups), size, a.kept_groups, score, group);
+  // Candidates are counted through the groups that are kept.
+  const auto place_of = [&](int64_t i) {
+    return a.groups > 1 ? group[i / size] * size + i % size : i;
+  };
+  const auto key = [&](int64_t i) { return OrderOf(__float_as_uint(score(place_of(i)))); };
+  const int64_t own = (n + kThreads - 1) / kThreads, begin = own * threadIdx.x;
+  const int64_t end = begin + own < n ? begin + own : n;
   uint32_t least = 0;
   for (int bit = 31; bit >= 0; --bit) {
     const uint32_t next = least | (uint32_t{1} << bit);
@@ -57,8 +92,8 @@ __global__ void __launch_bounds__(kThreads) ChooseKernel(ChooseArgs<T> a) {
     if (by_score) {
       places[at++] = static_cast<int32_t>(i);
     } else {
-      a.index.data[item * a.k + at] = static_cast<int32_t>(i);
-      a.value.data[item * a.k + at++] = x[i * step];
+      a.index.data[item * a.k + at] = static_cast<int32_t>(place_of(i));
+      a.value.data[item * a.k + at++] = x[place_of(i) * step];
     }
   }
   if (!by_score) return;
@@ -70,8 +105,8 @@ __global__ void __launch_bounds__(kThreads) ChooseKernel(ChooseArgs<T> a) {
       const uint32_t other = key(places[i]);
       rank += other > mine || (other == mine && i < j) ? 1 : 0;
     }
-    a.index.data[item * a.k + rank] = places[j];
-    a.value.data[item * a.k + rank] = x[places[j] * step];
+    a.index.data[item * a.k + rank] = static_cast<int32_t>(place_of(places[j]));
+    a.value.data[item * a.k + rank] = x[place_of(places[j]) * step];
   }
 }
 

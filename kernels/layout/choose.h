@@ -23,6 +23,10 @@ enum class ChooseOrder : uint8_t {
 // (o, c), and value[o,c,j] is x there. Among equal scores the lower place comes first; NaN is
 // smaller than every number. The gradient of x is that of the values at the chosen places and zero
 // elsewhere; the bias decides and has none (Wang et al. 2024, arXiv:2408.15664).
+//
+// With groups, N / groups neighbours each, the choices are of the kept_groups best alone, those
+// with the largest sums of their two best scores (DeepSeek-V3, arXiv:2412.19437, section 2.1.2);
+// among equal sums the lower group comes first.
 template <class T_>
 struct ChooseArgs {
   static constexpr char kName[] = "choose", kGradName[] = "choose_grad";
@@ -31,6 +35,7 @@ struct ChooseArgs {
   View<int32_t> index;  // [outer,inner,k]
   View<T_> value;       // [outer,inner,k]
   int64_t outer, N, inner, k;
+  int64_t groups = 1, kept_groups = 1;
   ChooseAxis axis = ChooseAxis::kLast;
   ChooseOrder order = ChooseOrder::kByScore;
   template <class F>
@@ -47,21 +52,46 @@ struct ChooseArgs {
   }
   constexpr int64_t Step(int64_t stride) const { return axis == ChooseAxis::kLast ? 1 : stride; }
 
+  constexpr int64_t group_size() const { return N / groups; }
+  constexpr int64_t candidates() const { return kept_groups * group_size(); }
+
   // Why the CUDA kernel cannot, or nothing.
-  static constexpr int64_t kCudaSorted = 8192;
+  static constexpr int64_t kCudaSorted = 8192, kCudaGroups = 128;
   std::string CudaLimit() const {
+    if (groups > kCudaGroups)
+      return std::to_string(groups) + " groups of scores; the CUDA kernel takes up to " +
+             std::to_string(kCudaGroups);
     if (order == ChooseOrder::kByPlace || k <= kCudaSorted) return "";
     return std::to_string(k) + " choices by score; the CUDA kernel sorts up to " +
            std::to_string(kCudaSorted);
   }
 
   Cost cost() const {
-    // Each score is compared once a bit of the threshold.
-    return {.flops = outer * inner * N * 32, .bytes = bytes()};
+    // Each score is compared once a bit of the threshold; for the best of its group, twice.
+    return {.flops = outer * inner * (candidates() * 32 + (groups > 1 ? 2 * N : 0)),
+            .bytes = bytes()};
   }
   Cost grad_cost() const { return {.bytes = bytes()}; }
   int64_t bytes() const {
     return outer * inner * (N * int64_t{sizeof(T_)} + k * (4 + int64_t{sizeof(T_)}));
+  }
+};
+
+// The two best of scores that come one after another, added; of a single one, that one. NaN where
+// one of them is.
+struct TwoBest {
+  float first = -__builtin_inff(), second = -__builtin_inff();
+  int64_t count = 0;
+  bool broken = false;
+  constexpr void Add(float score) {
+    ++count;
+    broken = broken || score != score;
+    const float lower = score > first ? first : score;
+    first = score > first ? score : first;
+    second = lower > second ? lower : second;
+  }
+  constexpr float Sum() const {
+    return broken ? __builtin_nanf("") : count == 1 ? first : first + second;
   }
 };
 

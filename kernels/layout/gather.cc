@@ -20,16 +20,20 @@ Map MapOf(const Args& a) {
   return {a.index.data, a.G, a.rows, a.n, a.C};
 }
 
-// to[r] = from[m.At(r)], or added to it.
+// to[r] = from[m.At(r)], or added to it; divided by the row's count where there are counts.
 template <class T>
-void TakeRows(const View<T>& from, const Map& m, const View<T>& to) {
+void TakeRows(const View<T>& from, const Map& m, const View<T>& to, const float* count = nullptr) {
   const int64_t C = m.C;
   ParallelRanges(m.G * m.rows, RowGrain(C), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t at = m.At(r);
       const bool known = at >= 0;
       T* y = to.Row(r);
-      if (known && to.mode == Grad::kOverwrite) {
+      if (known && count != nullptr) {
+        const T* x = from.Row(at);
+        ForLanes(C,
+                 [&](int64_t c, int k) { PutGrad(y + c, Load(x + c, k) / count[at], k, to.mode); });
+      } else if (known && to.mode == Grad::kOverwrite) {
         __builtin_memcpy(y, from.Row(at), static_cast<size_t>(C) * sizeof(T));
       } else if (known) {
         const T* x = from.Row(at);
@@ -58,17 +62,27 @@ struct RowsByDestination {
   }
 };
 
+// What becomes of a sum: divided by its rows, whose number is left in `count` where that is not
+// null.
+struct Mean {
+  bool wanted = false;
+  float* count = nullptr;
+};
+
 // to[i] = the sum of from[r] over the rows of i, or added to it.
 template <class T>
-void SumRows(const View<T>& from, const Map& m, const View<T>& to) {
+void SumRows(const View<T>& from, const Map& m, const View<T>& to, const Mean& mean = {}) {
   const RowsByDestination by(m);
   ParallelRanges(m.G * m.n, RowGrain(m.C), [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t begin = by.begin[i], end = by.begin[i + 1];
       if (begin == end && to.mode == Grad::kAccumulate) continue;
+      const auto rows = static_cast<float>(end - begin);
+      if (mean.count != nullptr) mean.count[i] = rows;
       ForLanes(m.C, [&](int64_t c, int k) {
         Vec sum{};
         for (int64_t j = begin; j < end; ++j) sum += Load(from.Row(by.row[j]) + c, k);
+        if (mean.wanted && begin < end) sum = sum / rows;
         PutGrad(to.Row(i) + c, sum, k, to.mode);
       });
     }
@@ -85,11 +99,11 @@ void GatherGrad(const Gradient<GatherArgs<T>>& a) {
 }
 template <class T>
 void Scatter(const ScatterArgs<T>& a) {
-  SumRows(a.x, MapOf(a), a.y);
+  SumRows(a.x, MapOf(a), a.y, {a.to == ScatterTo::kMean, a.count.data});
 }
 template <class T>
 void ScatterGrad(const Gradient<ScatterArgs<T>>& a) {
-  TakeRows(a.d.y, MapOf(a.forward), a.d.x);
+  TakeRows(a.d.y, MapOf(a.forward), a.d.x, a.forward.count.data);
 }
 
 }  // namespace

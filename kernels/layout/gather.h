@@ -35,24 +35,34 @@ struct GatherArgs {
   int64_t GradCudaScratch() const { return RowSumScratch(G * rows); }
 };
 
-// y[g,i] = the sum of x[g,r] over the rows r with index[g,r] = i.
+enum class ScatterTo : uint8_t { kSum, kMean };
+
+// y[g,i] = the sum, or the mean, of x[g,r] over the rows r with index[g,r] = i: the rows of a
+// segment, which may be of any number and stand anywhere. Zero where there is none.
 template <class T_>
 struct ScatterArgs {
   static constexpr char kName[] = "scatter", kGradName[] = "scatter_grad";
   View<T_> x;                 // [G,rows,C]
   View<const int32_t> index;  // [G,rows]
   View<T_> y;                 // [G,n,C]
+  View<float> count;          // [G,n], of a mean: the rows of a segment that has any
   int64_t G, rows, n, C;
+  ScatterTo to = ScatterTo::kSum;
   template <class F>
   void Tensors(F&& f) {
     f.In("x", x, {G, rows, C}, kUnread);
     f.Index("index", index, {G, rows});
     f.Out("y", y, {G, n, C});
+    f.Kept("count", count, {G, mean() * n});
   }
+  constexpr int64_t mean() const { return to == ScatterTo::kMean ? 1 : 0; }
   Cost cost() const {
-    return {.flops = G * rows * C, .bytes = G * ((rows + n) * C * int64_t{sizeof(T_)} + rows * 4)};
+    return {.flops = G * (rows + mean() * n) * C,
+            .bytes = G * ((rows + n) * C * int64_t{sizeof(T_)} + rows * 4)};
   }
-  Cost grad_cost() const { return {.bytes = G * rows * (2 * C * int64_t{sizeof(T_)} + 4)}; }
+  Cost grad_cost() const {
+    return {.flops = mean() * G * rows * C, .bytes = G * rows * (2 * C * int64_t{sizeof(T_)} + 4)};
+  }
   int64_t CudaScratch() const { return RowSumScratch(G * rows); }
 };
 

@@ -41,6 +41,13 @@ struct KeyBody {
   }
 };
 
+// What becomes of a sum: divided by its rows, whose number is left in `count` where that is not
+// null.
+struct Mean {
+  bool wanted = false;
+  float* count = nullptr;
+};
+
 constexpr int kSumThreads = 128, kAtOnce = 8;
 
 // Block i sums the rows of the key that stands at place i of the sorted ones, if it is the first of
@@ -49,10 +56,17 @@ constexpr int kSumThreads = 128, kAtOnce = 8;
 template <int N, class T, class Y>
 __global__ void __launch_bounds__(kSumThreads)
     SumSortedRows(View<const T> x, View<Y> y, const int32_t* sorted, const int32_t* rows,
-                  int64_t count, int64_t n, int64_t C) {
+                  int64_t count, int64_t n, int64_t C, Mean mean) {
   const int64_t first = blockIdx.x;
   const int32_t key = sorted[first];
   if (key >= n || (first > 0 && sorted[first - 1] == key)) return;
+  float rows_of_key = 1;
+  if (mean.wanted) {
+    int64_t last = first;
+    while (last < count && sorted[last] == key) ++last;
+    rows_of_key = static_cast<float>(last - first);
+    if (mean.count != nullptr && threadIdx.x == 0) mean.count[key] = rows_of_key;
+  }
   for (int64_t c = N * int64_t{threadIdx.x}; c < C; c += N * kSumThreads) {
     float sum[N] = {};
     bool more = true;
@@ -75,13 +89,15 @@ __global__ void __launch_bounds__(kSumThreads)
     }
     Y* const to = y.Row(key) + c;
 #pragma unroll
-    for (int k = 0; k < N; ++k) to[k] = FromFloat<Y>(ToFloat(to[k]) + sum[k]);
+    for (int k = 0; k < N; ++k)
+      to[k] = FromFloat<Y>(ToFloat(to[k]) + (mean.wanted ? sum[k] / rows_of_key : sum[k]));
   }
 }
 
 // Row i of y = the sum of the rows of x whose destination it is, or added to it.
 template <class T, class Y>
-void SumRowsByKey(const View<const T>& x, const Keys& keys, const View<Y>& y, int64_t C) {
+void SumRowsByKey(const View<const T>& x, const Keys& keys, const View<Y>& y, int64_t C,
+                  const Mean& mean = {}) {
   const int64_t rows = keys.G * keys.rows, n = keys.G * keys.n;
   if (y.mode == Grad::kOverwrite) ForElements<Y>(n, C, Aligned(y), ZeroBody<Y>{y});
   if (rows == 0) return;
@@ -95,7 +111,8 @@ void SumRowsByKey(const View<const T>& x, const Keys& keys, const View<Y>& y, in
   SortRows(unsorted, rows, n + 1, sorted, order, unsorted + padded);
   const bool wide = C % kVector<T> == 0 && Aligned(x);
   Launch(wide ? SumSortedRows<kVector<T>, T, Y> : SumSortedRows<1, T, Y>,
-         dim3{static_cast<unsigned>(rows)}, dim3{kSumThreads}, 0, x, y, sorted, order, rows, n, C);
+         dim3{static_cast<unsigned>(rows)}, dim3{kSumThreads}, 0, x, y, sorted, order, rows, n, C,
+         mean);
 }
 
 }  // namespace
