@@ -1,6 +1,6 @@
 #include "kernels/rows/norm.h"
 
-#include "ops/dense.h"
+#include "ops/apply.h"
 #include "ops/norm.h"
 #include "ops/sum.h"
 
@@ -14,37 +14,6 @@ struct Options {
   float eps;
 };
 
-template <class T>
-NormArgs<T> ForwardArgs(const Var& x, const Var& z, const Var& gain, const Var& bias,
-                        const Options& o) {
-  return {.kind = o.kind,
-          .gate = o.gate,
-          .x = x.data<T>(),
-          .x_stride = x.stride(),
-          .z = z.data<T>(),
-          .z_stride = z.stride(),
-          .gain = Dense(gain),
-          .shared_gain = gain.defined() && gain.dim(-1) != x.dim(-1),
-          .bias = Dense(bias),
-          .rows = x.rows(),
-          .D = x.dim(-1),
-          .G = o.groups,
-          .eps = o.eps};
-}
-
-void CheckShapes(const Var& x, const Var& z, const Var& gain, const Var& bias, const Options& o) {
-  const int64_t D = x.dim(-1);
-  TESSERA_CHECK(o.groups > 0 && D % o.groups == 0, "%ld channels in %ld groups", D, o.groups);
-  TESSERA_CHECK(!z.defined() || (z.rows() == x.rows() && z.dim(-1) == D && z.dtype() == x.dtype()),
-                "a gate of %s for an input of %s", z.shape().ToString().c_str(),
-                x.shape().ToString().c_str());
-  TESSERA_CHECK(
-      !gain.defined() || gain.value().elements() == D || gain.value().elements() == D / o.groups,
-      "a gain of %s for %ld channels in %ld groups", gain.shape().ToString().c_str(), D, o.groups);
-  TESSERA_CHECK(!bias.defined() || bias.value().elements() == D, "a bias of %s for %ld channels",
-                bias.shape().ToString().c_str(), D);
-}
-
 // What x is the sum of.
 struct Terms {
   Var x, f;
@@ -54,61 +23,23 @@ struct Terms {
 // With terms, x is their sum, which the kernel computes as well.
 Var Norm(Context& ctx, const Var& x, const Var& z, const Var& gain, const Var& bias,
          const Options& o, const Terms& terms = {}) {
-  CheckShapes(x, z, gain, bias, o);
+  const int64_t D = x.dim(-1);
+  TESSERA_CHECK(o.groups > 0 && D % o.groups == 0, "%ld channels in %ld groups", D, o.groups);
   return ByDType(x.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    Tensor y = ctx.New(x.shape(), x.dtype());
-    Tensor rstd = ctx.New({x.rows(), o.groups}, DType::kF32), mean;
-    if (o.kind == NormKind::kLayer) mean = ctx.New({x.rows(), o.groups}, DType::kF32);
-    NormArgs<T> args = ForwardArgs<T>(x, z, gain, bias, o);
+    NormArgs<T> args{.kind = o.kind,
+                     .gate = o.gate,
+                     .residual_scale = terms.scale,
+                     .rows = x.rows(),
+                     .D = D,
+                     .G = o.groups,
+                     .eps = o.eps,
+                     .shared_gain = gain.defined() && gain.dim(-1) != D};
     if (terms.f.defined()) {
-      args.x = terms.x.data<T>();
-      args.x_stride = terms.x.stride();
-      args.residual = terms.f.data<T>();
-      args.residual_stride = terms.f.stride();
-      args.residual_scale = terms.scale;
-      args.sum = x.data<T>();
-      args.sum_stride = x.stride();
+      args.first = {terms.x.data<T>(), terms.x.stride()};
+      args.residual = {terms.f.data<T>(), terms.f.stride()};
     }
-    args.y = y.template data<T>();
-    args.y_stride = y.stride();
-    args.rstd = rstd.data<float>();
-    args.mean = mean.data<float>();
-    ctx.Run(args);
-    return ctx.Result(y, {x, z, gain, bias}, [=](Context& ctx, const Tensor& dy) {
-      const NormArgs<T> f = ForwardArgs<T>(x, z, gain, bias, o);
-      const GradSlot dx = ctx.GradOf(x), dz = ctx.GradOf(z), dgain = ctx.GradOf(gain),
-                     dbias = ctx.GradOf(bias);
-      NormGradArgs<T> args{.kind = f.kind,
-                           .gate = f.gate,
-                           .x = f.x,
-                           .z = f.z,
-                           .x_stride = f.x_stride,
-                           .z_stride = f.z_stride,
-                           .gain = f.gain,
-                           .shared_gain = f.shared_gain,
-                           .rstd = rstd.data<float>(),
-                           .mean = mean.data<float>(),
-                           .dy = dy.data<T>(),
-                           .dy_stride = dy.stride(),
-                           .dx = dx.data<T>(),
-                           .dx_stride = dx.stride(),
-                           .dx_mode = dx.mode,
-                           .dz = dz.data<T>(),
-                           .dz_stride = dz.stride(),
-                           .dz_mode = dz.mode,
-                           .dgain = dgain.data<float>(),
-                           .dgain_mode = dgain.mode,
-                           .dbias = dbias.data<float>(),
-                           .dbias_mode = dbias.mode,
-                           .rows = f.rows,
-                           .D = f.D,
-                           .G = f.G};
-      Tensor partial;
-      if (dgain.wanted() || dbias.wanted()) partial = ctx.New({args.blocks(), 2, f.D}, DType::kF32);
-      args.partial = partial.data<float>();
-      ctx.Run(args);
-    });
+    return Apply(ctx, args, {x, z, gain, bias})[0].WithShape(x.shape());
   });
 }
 

@@ -1,6 +1,7 @@
 #include "ops/pointwise.h"
 
 #include "kernels/pointwise/activation.h"
+#include "ops/apply.h"
 #include "ops/sum.h"
 
 namespace tessera {
@@ -12,78 +13,35 @@ void CheckSame(const Var& a, const Var& b) {
                 b.shape().ToString().c_str());
 }
 
-// The gradient of scale f(x); x is undefined for the identity.
-void RunActivationGrad(Context& ctx, Activation f, float scale, const Tensor& x, const Tensor& dy,
-                       const GradSlot& dx) {
+// The gradient of scale f by f.
+void ScaledGrad(Context& ctx, float scale, const Tensor& dy, const GradSlot& df) {
+  if (!df.wanted()) return;
   ByDType(dy.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    ctx.Run(ActivationGradArgs<T>{.f = f,
-                                  .scale = scale,
-                                  .x = x.data<T>(),
-                                  .dy = dy.data<T>(),
-                                  .x_stride = x.stride(),
-                                  .dy_stride = dy.stride(),
-                                  .dx = dx.data<T>(),
-                                  .dx_stride = dx.stride(),
-                                  .dx_mode = dx.mode,
-                                  .rows = dy.rows(),
-                                  .C = dy.dim(-1)});
+    const ActivationArgs<T> args{
+        .f = Activation::kIdentity, .scale = scale, .rows = dy.rows(), .C = dy.dim(-1)};
+    Gradient<ActivationArgs<T>> gradient{args, args};
+    gradient.d.y = {dy.data<T>(), dy.stride()};
+    gradient.d.x = {df.data<T>(), df.stride(), df.mode};
+    ctx.Run(gradient);
   });
 }
 
 }  // namespace
 
 Var Activate(Context& ctx, Activation f, const Var& x, float scale) {
-  Tensor y = ctx.New(x.shape(), x.dtype());
-  ByDType(x.dtype(), [&](auto tag) {
-    using T = decltype(tag);
-    ctx.Run(ActivationArgs<T>{.f = f,
-                              .scale = scale,
-                              .x = x.data<T>(),
-                              .x_stride = x.stride(),
-                              .y = y.data<T>(),
-                              .y_stride = y.stride(),
-                              .rows = x.rows(),
-                              .C = x.dim(-1)});
-  });
-  const Tensor kept = f == Activation::kIdentity ? Tensor() : x.value();
-  return ctx.Result(y, {x}, [=, to_x = x.grad()](Context& ctx, const Tensor& dy) {
-    RunActivationGrad(ctx, f, scale, kept, dy, ctx.GradOf(to_x));
+  return ByDType(x.dtype(), [&](auto tag) {
+    const ActivationArgs<decltype(tag)> args{
+        .f = f, .scale = scale, .rows = x.rows(), .C = x.dim(-1)};
+    return Apply(ctx, args, {x})[0].WithShape(x.shape());
   });
 }
 
 Var Gated(Context& ctx, Activation f, const Var& g, const Var& u) {
   CheckSame(g, u);
   return ByDType(g.dtype(), [&](auto tag) {
-    using T = decltype(tag);
-    Tensor y = ctx.New(g.shape(), g.dtype());
-    ctx.Run(GatedArgs<T>{.f = f,
-                         .g = g.data<T>(),
-                         .u = u.data<T>(),
-                         .g_stride = g.stride(),
-                         .u_stride = u.stride(),
-                         .y = y.template data<T>(),
-                         .y_stride = y.stride(),
-                         .rows = g.rows(),
-                         .C = g.dim(-1)});
-    return ctx.Result(y, {g, u}, [=](Context& ctx, const Tensor& dy) {
-      const GradSlot dg = ctx.GradOf(g), du = ctx.GradOf(u);
-      ctx.Run(GatedGradArgs<T>{.f = f,
-                               .g = g.data<T>(),
-                               .u = u.data<T>(),
-                               .dy = dy.data<T>(),
-                               .g_stride = g.stride(),
-                               .u_stride = u.stride(),
-                               .dy_stride = dy.stride(),
-                               .dg = dg.data<T>(),
-                               .dg_stride = dg.stride(),
-                               .dg_mode = dg.mode,
-                               .du = du.data<T>(),
-                               .du_stride = du.stride(),
-                               .du_mode = du.mode,
-                               .rows = dy.rows(),
-                               .C = dy.dim(-1)});
-    });
+    const GatedArgs<decltype(tag)> args{.f = f, .rows = g.rows(), .C = g.dim(-1)};
+    return Apply(ctx, args, {g, u})[0].WithShape(g.shape());
   });
 }
 
@@ -92,13 +50,10 @@ Var Add(Context& ctx, const Var& x, const Var& f, float scale) {
   Tensor y = ctx.New(x.shape(), x.dtype());
   ByDType(x.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    ctx.Run(AddArgs<T>{.x = x.data<T>(),
-                       .f = f.data<T>(),
-                       .x_stride = x.stride(),
-                       .f_stride = f.stride(),
+    ctx.Run(AddArgs<T>{.x = {x.data<T>(), x.stride()},
+                       .f = {f.data<T>(), f.stride()},
                        .scale = scale,
-                       .y = y.data<T>(),
-                       .y_stride = y.stride(),
+                       .y = {y.data<T>(), y.stride()},
                        .rows = x.rows(),
                        .C = x.dim(-1)});
   });
@@ -108,8 +63,7 @@ Var Add(Context& ctx, const Var& x, const Var& f, float scale) {
 Var SumOf(Context& ctx, const Tensor& sum, const Var& x, const Var& f, float scale) {
   return ctx.Result(sum, {x, f},
                     [scale, to_x = x.grad(), to_f = f.grad()](Context& ctx, const Tensor& dy) {
-                      if (const GradSlot df = ctx.GradOf(to_f); df.wanted())
-                        RunActivationGrad(ctx, Activation::kIdentity, scale, Tensor(), dy, df);
+                      ScaledGrad(ctx, scale, dy, ctx.GradOf(to_f));
                       ctx.GiveGrad(to_x, dy);
                     });
 }

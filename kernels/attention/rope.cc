@@ -24,6 +24,8 @@ inline void SinCos(Vec x, Vec* sin, Vec* cos) {
   *cos = c * z * z - 0.5f * z + 1.0f;
 }
 
+enum class Turn : uint8_t { kForward, kBack };
+
 // The rotations of one token, as channel factors: y = x * cos + partner(x) * sin.
 struct Table {
   float *rest, *quarter;  // the angle: `quarter` (0..3) + `rest` quarter turns
@@ -32,7 +34,7 @@ struct Table {
 
 // The angle is reduced to a fraction of a turn in double, so its error does not grow with m.
 template <class T>
-void FillTable(const RopeArgs<T>& a, int32_t position, const Table& table) {
+void FillTable(const RopeArgs<T>& a, Turn turn, int32_t position, const Table& table) {
   const int64_t pairs = a.rotation.R / 2;
   const double m = position;
   for (int64_t i = 0; i < pairs; ++i) {
@@ -43,7 +45,7 @@ void FillTable(const RopeArgs<T>& a, int32_t position, const Table& table) {
     table.rest[i] = static_cast<float>(quarters - nearest);
   }
   const float factor = a.rotation.attention_factor;
-  const float sign = a.direction == RopeDirection::kForward ? factor : -factor;
+  const float sign = turn == Turn::kForward ? factor : -factor;
   for (int64_t i = 0; i < pairs; i += kLanes) {
     Vec sin, cos;
     SinCos(Load(table.rest + i), &sin, &cos);
@@ -62,13 +64,12 @@ inline void Put(T* y, Vec v, int n, Grad mode) {
 }
 
 template <class T>
-void RotateHalves(const RopeArgs<T>& a, const Table& table, const T* x, T* y) {
-  const int64_t pairs = a.rotation.R / 2;
+void RotateHalves(int64_t pairs, const Table& table, const T* x, T* y, Grad mode) {
   ForLanes(pairs, [&](int64_t i, int n) {
     const Vec low = Load(x + i, n), high = Load(x + pairs + i, n);
     const Vec c = Load(table.cos + i), s = Load(table.sin + i);
-    Put(y + i, low * c - high * s, n, a.mode);
-    Put(y + pairs + i, high * c + low * s, n, a.mode);
+    Put(y + i, low * c - high * s, n, mode);
+    Put(y + pairs + i, high * c + low * s, n, mode);
   });
 }
 
@@ -81,53 +82,63 @@ inline void Spread(int64_t pairs, float* factor, float sign) {
 }
 
 template <class T>
-void RotateInterleaved(const RopeArgs<T>& a, const Table& table, const T* x, T* y) {
+void RotateInterleaved(int64_t pairs, const Table& table, const T* x, T* y, Grad mode) {
   IVec partner;
   for (int32_t i = 0; i < kLanes; ++i) partner[i] = i ^ 1;
-  ForLanes(a.rotation.R, [&](int64_t i, int n) {
+  ForLanes(2 * pairs, [&](int64_t i, int n) {
     const Vec v = Load(x + i, n);
     Put(y + i, v * Load(table.cos + i) + __builtin_shuffle(v, partner) * Load(table.sin + i), n,
-        a.mode);
+        mode);
   });
 }
 
 template <class T>
-void RopeToken(const RopeArgs<T>& a, int64_t row, const Table& table) {
+void RopeToken(const RopeArgs<T>& a, Turn turn, const T* from, T* to, Grad mode, int32_t position,
+               const Table& table) {
   const int64_t pairs = a.rotation.R / 2;
-  FillTable(a, a.position[row], table);
+  FillTable(a, turn, position, table);
   const bool interleaved = a.rotation.pairing == RopePairing::kInterleaved;
   if (interleaved) {
     Spread(pairs, table.cos, 1);
     Spread(pairs, table.sin, -1);
   }
   for (int64_t h = 0; h < a.H; ++h) {
-    const T* x = a.x + row * a.x_stride + h * a.K;
-    T* y = a.y + row * a.y_stride + h * a.K;
+    const T* x = from + h * a.K;
+    T* y = to + h * a.K;
     if (interleaved)
-      RotateInterleaved(a, table, x, y);
+      RotateInterleaved(pairs, table, x, y, mode);
     else
-      RotateHalves(a, table, x, y);
-    if (x == y && a.mode == Grad::kOverwrite) continue;
+      RotateHalves(pairs, table, x, y, mode);
     ForLanes(a.K - a.rotation.R, [&](int64_t i, int n) {
-      Put(y + a.rotation.R + i, Load(x + a.rotation.R + i, n), n, a.mode);
+      Put(y + a.rotation.R + i, Load(x + a.rotation.R + i, n), n, mode);
     });
   }
 }
 
 template <class T>
-void Rope(const RopeArgs<T>& a) {
-  ParallelRanges(a.rows, kRows, [&](int64_t begin, int64_t end) {
+void Rotate(const RopeArgs<T>& a, Turn turn, const View<T>& from, const View<T>& to) {
+  ParallelRanges(a.B * a.T, kRows, [&](int64_t begin, int64_t end) {
     const int64_t width = a.rotation.R + kLanes;
     float* scratch =
         static_cast<float*>(ThreadScratch(4 * width * static_cast<int64_t>(sizeof(float))));
     const Table table{scratch, scratch + width, scratch + 2 * width, scratch + 3 * width};
     for (int64_t i = 0; i < 4 * width; ++i) scratch[i] = 0;
-    for (int64_t row = begin; row < end; ++row) RopeToken(a, row, table);
+    for (int64_t row = begin; row < end; ++row)
+      RopeToken(a, turn, from.Row(row), to.Row(row), to.mode, a.position.data[row], table);
   });
+}
+
+template <class T>
+void Rope(const RopeArgs<T>& a) {
+  Rotate(a, Turn::kForward, a.x, a.y);
+}
+template <class T>
+void RopeGrad(const Gradient<RopeArgs<T>>& a) {
+  Rotate(a.forward, Turn::kBack, a.d.y, a.d.x);
 }
 
 }  // namespace
 
-TESSERA_KERNEL(Rope)
+TESSERA_KERNEL_WITH_GRAD(Rope)
 
 }  // namespace tessera::TESSERA_ISA

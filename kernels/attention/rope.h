@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "kernels/cost.h"
+#include "kernels/view.h"
 
 // Rotary position embedding (Su et al. 2021, arXiv:2104.09864, eq. 34): the first R channels of
 // each head are R/2 pairs, and pair i of the token at position m turns by the angle 2 pi m f_i,
@@ -20,7 +20,6 @@ enum class RopePairing : uint8_t {
   kHalves,       // i and i + R/2  (GPT-NeoX, Llama)
   kInterleaved,  // 2i and 2i + 1  (GPT-J, DeepSeek)
 };
-enum class RopeDirection : uint8_t { kForward, kGradient };
 
 // What a layer's rotation is, by value: no array to keep on a device.
 struct RopeRotation {
@@ -33,21 +32,23 @@ struct RopeRotation {
 
 template <class T_>
 struct RopeArgs {
-  static constexpr char kName[] = "rope";
-  const T_* x;  // [B,T,H*K]; or dL/dy
-  int64_t x_stride;
-  const int32_t* position;  // [B,T]
-  T_* y;                    // [B,T,H*K]; or dL/dx. May be x itself with kOverwrite
-  int64_t y_stride;
-  Grad mode = Grad::kOverwrite;
-  int64_t rows, H, K;  // rows = B*T
-  RopeDirection direction = RopeDirection::kForward;
+  static constexpr char kName[] = "rope", kGradName[] = "rope_grad";
+  View<T_> x;                    // [B,T,H*K]
+  View<const int32_t> position;  // [B,T]
+  View<T_> y;                    // [B,T,H*K]
+  int64_t B, T, H, K;
   RopeRotation rotation;
-
-  Cost cost() const {
-    return {.flops = rows * (3 * H + 1) * rotation.R,
-            .bytes = rows * (2 * H * K * static_cast<int64_t>(sizeof(T_)) + 4)};
+  template <class F>
+  void Tensors(F&& f) {
+    f.In("x", x, {B, T, H * K}, kUnread);
+    f.Index("position", position, {B, T});
+    f.Out("y", y, {B, T, H * K});
   }
+  Cost cost() const {
+    return {.flops = B * T * (3 * H + 1) * rotation.R,
+            .bytes = B * T * (2 * H * K * static_cast<int64_t>(sizeof(T_)) + 4)};
+  }
+  Cost grad_cost() const { return cost(); }
 };
 
 }  // namespace tessera

@@ -50,40 +50,40 @@ float GradRow(const T* x, const T* dy, int64_t F, float w, T* dx, Grad mode) {
   });
 }
 
-template <class Args>
-int64_t SlotOf(const Args& a, int64_t r) {
-  return a.slot_of ? a.slot_of[r] : r;
+template <class T>
+int64_t SlotOf(const ExpertActivationArgs<T>& a, int64_t r) {
+  return a.slot_of ? a.slot_of.data[r] : r;
 }
-template <class Args>
-float WeightOf(const Args& a, int64_t r) {
-  return a.weights == RowWeights::kGiven ? a.weight[SlotOf(a, r)] : 1;
+template <class T>
+float WeightOf(const ExpertActivationArgs<T>& a, int64_t r) {
+  return a.weight ? a.weight.data[SlotOf(a, r)] : 1;
 }
 
 template <class T>
 void ExpertActivation(const ExpertActivationArgs<T>& a) {
   With(a.f, a.gating, [&](auto function, auto gate) {
     ParallelRanges(a.rows, RowGrain(a.F), [&](int64_t begin, int64_t end) {
-      if (a.used && end > *a.used) end = *a.used;
+      if (a.used && end > *a.used.data) end = *a.used.data;
       for (int64_t r = begin; r < end; ++r)
-        ActivateRow<decltype(function), decltype(gate)>(a.x + r * a.x_stride, a.F, WeightOf(a, r),
-                                                        a.y + r * a.y_stride);
+        ActivateRow<decltype(function), decltype(gate)>(a.x.Row(r), a.F, WeightOf(a, r),
+                                                        a.y.Row(r));
     });
   });
 }
 
 template <class T>
-void ExpertActivationGrad(const ExpertActivationGradArgs<T>& a) {
+void ExpertActivationGrad(const Gradient<ExpertActivationArgs<T>>& g) {
+  const ExpertActivationArgs<T>&a = g.forward, &d = g.d;
   With(a.f, a.gating, [&](auto function, auto gate) {
     ParallelRanges(a.rows, RowGrain(a.F), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         float dot = 0;
-        if (!a.used || r < *a.used)
+        if (!a.used || r < *a.used.data)
           dot = GradRow<decltype(function), decltype(gate)>(
-              a.x + r * a.x_stride, a.dy + r * a.dy_stride, a.F, WeightOf(a, r),
-              a.dx ? a.dx + r * a.dx_stride : nullptr, a.dx_mode);
-        if (a.dweight == nullptr) continue;
-        float* dw = a.dweight + SlotOf(a, r);
-        *dw = a.dweight_mode == Grad::kAccumulate ? *dw + dot : dot;
+              a.x.Row(r), d.y.Row(r), a.F, WeightOf(a, r), d.x ? d.x.Row(r) : nullptr, d.x.mode);
+        if (!d.weight) continue;
+        float* dw = d.weight.data + SlotOf(a, r);
+        *dw = d.weight.mode == Grad::kAccumulate ? *dw + dot : dot;
       }
     });
   });
@@ -91,7 +91,6 @@ void ExpertActivationGrad(const ExpertActivationGradArgs<T>& a) {
 
 }  // namespace
 
-TESSERA_KERNEL(ExpertActivation)
-TESSERA_KERNEL(ExpertActivationGrad)
+TESSERA_KERNEL_WITH_GRAD(ExpertActivation)
 
 }  // namespace tessera::TESSERA_ISA

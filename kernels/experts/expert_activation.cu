@@ -5,17 +5,17 @@
 namespace tessera::TESSERA_DEVICE {
 namespace {
 
-template <class Args>
-__device__ __forceinline__ int64_t SlotOf(const Args& a, int64_t row) {
-  return a.slot_of != nullptr ? a.slot_of[row] : row;
+template <class T>
+__device__ __forceinline__ int64_t SlotOf(const ExpertActivationArgs<T>& a, int64_t row) {
+  return a.slot_of ? a.slot_of.data[row] : row;
 }
-template <class Args>
-__device__ __forceinline__ bool Used(const Args& a, int64_t row) {
-  return a.used == nullptr || row < *a.used;
+template <class T>
+__device__ __forceinline__ bool Used(const ExpertActivationArgs<T>& a, int64_t row) {
+  return !a.used || row < *a.used.data;
 }
-template <class Args>
-__device__ __forceinline__ float WeightOf(const Args& a, int64_t row) {
-  return a.weights == RowWeights::kGiven ? a.weight[SlotOf(a, row)] : 1;
+template <class T>
+__device__ __forceinline__ float WeightOf(const ExpertActivationArgs<T>& a, int64_t row) {
+  return a.weight ? a.weight.data[SlotOf(a, row)] : 1;
 }
 
 template <class T>
@@ -25,14 +25,14 @@ struct ExpertActivationBody {
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
     if (!Used(a, row)) return;
     const float w = WeightOf(a, row);
-    const T* x = a.x + row * a.x_stride + c;
+    const T* x = a.x.Row(row) + c;
     float v[N], up[N];
     Load(x, v);
     if (a.gating == Gating::kGated) Load(x + a.F, up);
 #pragma unroll
     for (int i = 0; i < N; ++i)
       v[i] = w * ValueOf(a.f, v[i]) * (a.gating == Gating::kGated ? up[i] : 1);
-    Store(a.y + row * a.y_stride + c, v);
+    Store(a.y.Row(row) + c, v);
   }
 };
 
@@ -41,7 +41,8 @@ constexpr int kWarps = 8;
 // A warp a row: lanes have its columns, N at a time, and add up <dy, f(x)> by shuffles.
 template <int N, class T>
 __global__ void __launch_bounds__(32 * kWarps)
-    ExpertActivationGradKernel(ExpertActivationGradArgs<T> a) {
+    ExpertActivationGradKernel(Gradient<ExpertActivationArgs<T>> g) {
+  const ExpertActivationArgs<T>&a = g.forward, &to = g.d;
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (row >= a.rows) return;
   const int lane = threadIdx.x % 32;
@@ -49,13 +50,13 @@ __global__ void __launch_bounds__(32 * kWarps)
   float dot = 0;
   if (Used(a, row)) {
     const float w = WeightOf(a, row);
-    const T* x = a.x + row * a.x_stride;
-    T* dx = a.dx == nullptr ? nullptr : a.dx + row * a.dx_stride;
+    const T* x = a.x.Row(row);
+    T* dx = to.x ? to.x.Row(row) : nullptr;
     for (int64_t c = N * lane; c < a.F; c += 32 * N) {
       float in[N], up[N], d[N];
       Load(x + c, in);
       if (gated) Load(x + a.F + c, up);
-      Load(a.dy + row * a.dy_stride + c, d);
+      Load(to.y.Row(row) + c, d);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         const Tangent f = TangentOf(a.f, in[i]);
@@ -65,32 +66,31 @@ __global__ void __launch_bounds__(32 * kWarps)
         up[i] = d[i] * w * f.value;
       }
       if (dx == nullptr) continue;
-      PutGrad(dx + c, in, a.dx_mode);
-      if (gated) PutGrad(dx + a.F + c, up, a.dx_mode);
+      PutGrad(dx + c, in, to.x.mode);
+      if (gated) PutGrad(dx + a.F + c, up, to.x.mode);
     }
   }
-  if (a.dweight == nullptr) return;
+  if (!to.weight) return;
   dot = WarpSum(dot);
-  if (lane == 0) PutGrad(a.dweight + SlotOf(a, row), dot, a.dweight_mode);
+  if (lane == 0) PutGrad(to.weight.data + SlotOf(a, row), dot, to.weight.mode);
 }
 
 template <class T>
 void ExpertActivation(const ExpertActivationArgs<T>& a) {
-  const bool aligned = Aligned(a.x, a.x_stride) && Aligned(a.y, a.y_stride);
+  const bool aligned = Aligned(a.x) && Aligned(a.y);
   ForElements<T>(a.rows, a.F, aligned, ExpertActivationBody<T>{a});
 }
 template <class T>
-void ExpertActivationGrad(const ExpertActivationGradArgs<T>& a) {
+void ExpertActivationGrad(const Gradient<ExpertActivationArgs<T>>& g) {
+  const ExpertActivationArgs<T>& a = g.forward;
   if (a.rows == 0) return;
-  const bool wide = a.F % kVector<T> == 0 && Aligned(a.x, a.x_stride) &&
-                    Aligned(a.dy, a.dy_stride) && Aligned(a.dx, a.dx_stride);
+  const bool wide = a.F % kVector<T> == 0 && Aligned(a.x) && Aligned(g.d.y) && Aligned(g.d.x);
   Launch(wide ? ExpertActivationGradKernel<kVector<T>, T> : ExpertActivationGradKernel<1, T>,
-         dim3{static_cast<unsigned>(CeilDivide(a.rows, kWarps))}, dim3{32 * kWarps}, 0, a);
+         dim3{static_cast<unsigned>(CeilDivide(a.rows, kWarps))}, dim3{32 * kWarps}, 0, g);
 }
 
 }  // namespace
 
-TESSERA_DEVICE_KERNEL(ExpertActivation)
-TESSERA_DEVICE_KERNEL(ExpertActivationGrad)
+TESSERA_DEVICE_KERNEL_WITH_GRAD(ExpertActivation)
 
 }  // namespace tessera::TESSERA_DEVICE

@@ -20,18 +20,18 @@ template <class T>
 void Activate(const ActivationArgs<T>& a) {
   With(a.f, [&](auto f) {
     ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-      Store(a.y + row * a.y_stride + i, f.Value(Load(a.x + row * a.x_stride + i, n)) * a.scale, n);
+      Store(a.y.Row(row) + i, f.Value(Load(a.x.Row(row) + i, n)) * a.scale, n);
     });
   });
 }
 
 template <class T>
-void ActivationGrad(const ActivationGradArgs<T>& a) {
+void ActivationGrad(const Gradient<ActivationArgs<T>>& grad) {
+  const ActivationArgs<T>&a = grad.forward, &d = grad.d;
   With(a.f, [&](auto f) {
     ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-      const Vec x = a.x == nullptr ? Vec{} : Load(a.x + row * a.x_stride + i, n);
-      const Vec dy = Load(a.dy + row * a.dy_stride + i, n);
-      PutGrad(a.dx + row * a.dx_stride + i, dy * f.At(x).slope * a.scale, n, a.dx_mode);
+      const Vec x = a.x.data == nullptr ? Vec{} : Load(a.x.Row(row) + i, n);
+      PutGrad(d.x.Row(row) + i, Load(d.y.Row(row) + i, n) * f.At(x).slope * a.scale, n, d.x.mode);
     });
   });
 }
@@ -40,21 +40,21 @@ template <class T>
 void Gated(const GatedArgs<T>& a) {
   With(a.f, [&](auto f) {
     ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-      const Vec g = Load(a.g + row * a.g_stride + i, n);
-      Store(a.y + row * a.y_stride + i, f.Value(g) * Load(a.u + row * a.u_stride + i, n), n);
+      const Vec g = Load(a.g.Row(row) + i, n);
+      Store(a.y.Row(row) + i, f.Value(g) * Load(a.u.Row(row) + i, n), n);
     });
   });
 }
 
 template <class T>
-void GatedGrad(const GatedGradArgs<T>& a) {
+void GatedGrad(const Gradient<GatedArgs<T>>& grad) {
+  const GatedArgs<T>&a = grad.forward, &d = grad.d;
   With(a.f, [&](auto f) {
     ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-      const Tangent g = f.At(Load(a.g + row * a.g_stride + i, n));
-      const Vec u = Load(a.u + row * a.u_stride + i, n);
-      const Vec dy = Load(a.dy + row * a.dy_stride + i, n);
-      if (a.dg != nullptr) PutGrad(a.dg + row * a.dg_stride + i, dy * u * g.slope, n, a.dg_mode);
-      if (a.du != nullptr) PutGrad(a.du + row * a.du_stride + i, dy * g.value, n, a.du_mode);
+      const Tangent g = f.At(Load(a.g.Row(row) + i, n));
+      const Vec u = Load(a.u.Row(row) + i, n), dy = Load(d.y.Row(row) + i, n);
+      if (d.g) PutGrad(d.g.Row(row) + i, dy * u * g.slope, n, d.g.mode);
+      if (d.u) PutGrad(d.u.Row(row) + i, dy * g.value, n, d.u.mode);
     });
   });
 }
@@ -62,8 +62,8 @@ void GatedGrad(const GatedGradArgs<T>& a) {
 template <class T>
 void Add(const AddArgs<T>& a) {
   ForElements(a.rows, a.C, [&](int64_t row, int64_t i, int n) {
-    const Vec f = Load(a.f + row * a.f_stride + i, n);
-    Store(a.y + row * a.y_stride + i, Load(a.x + row * a.x_stride + i, n) + a.scale * f, n);
+    const Vec f = Load(a.f.Row(row) + i, n);
+    Store(a.y.Row(row) + i, Load(a.x.Row(row) + i, n) + a.scale * f, n);
   });
 }
 
@@ -71,9 +71,9 @@ void Add(const AddArgs<T>& a) {
 
 TESSERA_KERNEL_OF(ActivationArgs<float>, Activate)
 TESSERA_KERNEL_OF(ActivationArgs<bf16>, Activate)
-TESSERA_KERNEL(ActivationGrad)
-TESSERA_KERNEL(Gated)
-TESSERA_KERNEL(GatedGrad)
+TESSERA_KERNEL_OF(Gradient<ActivationArgs<float>>, ActivationGrad)
+TESSERA_KERNEL_OF(Gradient<ActivationArgs<bf16>>, ActivationGrad)
+TESSERA_KERNEL_WITH_GRAD(Gated)
 TESSERA_KERNEL(Add)
 
 }  // namespace tessera::TESSERA_ISA

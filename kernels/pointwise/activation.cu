@@ -13,24 +13,25 @@ struct ActivateBody {
   template <int N>
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
     float x[N];
-    Load(a.x + row * a.x_stride + c, x);
+    Load(a.x.Row(row) + c, x);
 #pragma unroll
     for (int i = 0; i < N; ++i) x[i] = a.scale * ValueOf(a.f, x[i]);
-    Store(a.y + row * a.y_stride + c, x);
+    Store(a.y.Row(row) + c, x);
   }
 };
 
 template <class T>
 struct ActivationGradBody {
-  ActivationGradArgs<T> a;
+  Gradient<ActivationArgs<T>> g;
   template <int N>
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
+    const ActivationArgs<T>& a = g.forward;
     float x[N] = {}, dx[N];
-    if (a.x != nullptr) Load(a.x + row * a.x_stride + c, x);
-    Load(a.dy + row * a.dy_stride + c, dx);
+    if (a.x.data != nullptr) Load(a.x.Row(row) + c, x);
+    Load(g.d.y.Row(row) + c, dx);
 #pragma unroll
     for (int i = 0; i < N; ++i) dx[i] *= TangentOf(a.f, x[i]).slope * a.scale;
-    PutGrad(a.dx + row * a.dx_stride + c, dx, a.dx_mode);
+    PutGrad(g.d.x.Row(row) + c, dx, g.d.x.mode);
   }
 };
 
@@ -40,31 +41,32 @@ struct GatedBody {
   template <int N>
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
     float g[N], u[N];
-    Load(a.g + row * a.g_stride + c, g);
-    Load(a.u + row * a.u_stride + c, u);
+    Load(a.g.Row(row) + c, g);
+    Load(a.u.Row(row) + c, u);
 #pragma unroll
     for (int i = 0; i < N; ++i) u[i] *= ValueOf(a.f, g[i]);
-    Store(a.y + row * a.y_stride + c, u);
+    Store(a.y.Row(row) + c, u);
   }
 };
 
 template <class T>
 struct GatedGradBody {
-  GatedGradArgs<T> a;
+  Gradient<GatedArgs<T>> grad;
   template <int N>
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
+    const GatedArgs<T>&a = grad.forward, &d = grad.d;
     float g[N], u[N], dy[N];
-    Load(a.g + row * a.g_stride + c, g);
-    Load(a.u + row * a.u_stride + c, u);
-    Load(a.dy + row * a.dy_stride + c, dy);
+    Load(a.g.Row(row) + c, g);
+    Load(a.u.Row(row) + c, u);
+    Load(d.y.Row(row) + c, dy);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const Tangent f = TangentOf(a.f, g[i]);
       g[i] = dy[i] * u[i] * f.slope;
       u[i] = dy[i] * f.value;
     }
-    if (a.dg != nullptr) PutGrad(a.dg + row * a.dg_stride + c, g, a.dg_mode);
-    if (a.du != nullptr) PutGrad(a.du + row * a.du_stride + c, u, a.du_mode);
+    if (d.g) PutGrad(d.g.Row(row) + c, g, d.g.mode);
+    if (d.u) PutGrad(d.u.Row(row) + c, u, d.u.mode);
   }
 };
 
@@ -74,42 +76,38 @@ struct AddBody {
   template <int N>
   __device__ __forceinline__ void At(int64_t row, int64_t c) const {
     float x[N], f[N];
-    Load(a.x + row * a.x_stride + c, x);
-    Load(a.f + row * a.f_stride + c, f);
+    Load(a.x.Row(row) + c, x);
+    Load(a.f.Row(row) + c, f);
 #pragma unroll
     for (int i = 0; i < N; ++i) x[i] += a.scale * f[i];
-    Store(a.y + row * a.y_stride + c, x);
+    Store(a.y.Row(row) + c, x);
   }
 };
 
 template <class T>
 void Activate(const ActivationArgs<T>& a) {
-  const bool aligned = Aligned(a.x, a.x_stride) && Aligned(a.y, a.y_stride);
+  const bool aligned = Aligned(a.x) && Aligned(a.y);
   ForElements<T>(a.rows, a.C, aligned, ActivateBody<T>{a});
 }
 template <class T>
-void ActivationGrad(const ActivationGradArgs<T>& a) {
-  const bool aligned =
-      Aligned(a.x, a.x_stride) && Aligned(a.dy, a.dy_stride) && Aligned(a.dx, a.dx_stride);
-  ForElements<T>(a.rows, a.C, aligned, ActivationGradBody<T>{a});
+void ActivationGrad(const Gradient<ActivationArgs<T>>& g) {
+  const bool aligned = Aligned(g.forward.x) && Aligned(g.d.y) && Aligned(g.d.x);
+  ForElements<T>(g.forward.rows, g.forward.C, aligned, ActivationGradBody<T>{g});
 }
 template <class T>
 void Gated(const GatedArgs<T>& a) {
-  const bool aligned =
-      Aligned(a.g, a.g_stride) && Aligned(a.u, a.u_stride) && Aligned(a.y, a.y_stride);
+  const bool aligned = Aligned(a.g) && Aligned(a.u) && Aligned(a.y);
   ForElements<T>(a.rows, a.C, aligned, GatedBody<T>{a});
 }
 template <class T>
-void GatedGrad(const GatedGradArgs<T>& a) {
-  const bool aligned = Aligned(a.g, a.g_stride) && Aligned(a.u, a.u_stride) &&
-                       Aligned(a.dy, a.dy_stride) && Aligned(a.dg, a.dg_stride) &&
-                       Aligned(a.du, a.du_stride);
-  ForElements<T>(a.rows, a.C, aligned, GatedGradBody<T>{a});
+void GatedGrad(const Gradient<GatedArgs<T>>& grad) {
+  const GatedArgs<T>&a = grad.forward, &d = grad.d;
+  const bool aligned = Aligned(a.g) && Aligned(a.u) && Aligned(d.y) && Aligned(d.g) && Aligned(d.u);
+  ForElements<T>(a.rows, a.C, aligned, GatedGradBody<T>{grad});
 }
 template <class T>
 void Add(const AddArgs<T>& a) {
-  const bool aligned =
-      Aligned(a.x, a.x_stride) && Aligned(a.f, a.f_stride) && Aligned(a.y, a.y_stride);
+  const bool aligned = Aligned(a.x) && Aligned(a.f) && Aligned(a.y);
   ForElements<T>(a.rows, a.C, aligned, AddBody<T>{a});
 }
 
@@ -117,9 +115,9 @@ void Add(const AddArgs<T>& a) {
 
 TESSERA_DEVICE_KERNEL_OF(ActivationArgs<float>, Activate)
 TESSERA_DEVICE_KERNEL_OF(ActivationArgs<bf16>, Activate)
-TESSERA_DEVICE_KERNEL(ActivationGrad)
-TESSERA_DEVICE_KERNEL(Gated)
-TESSERA_DEVICE_KERNEL(GatedGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<ActivationArgs<float>>, ActivationGrad)
+TESSERA_DEVICE_KERNEL_OF(Gradient<ActivationArgs<bf16>>, ActivationGrad)
+TESSERA_DEVICE_KERNEL_WITH_GRAD(Gated)
 TESSERA_DEVICE_KERNEL(Add)
 
 }  // namespace tessera::TESSERA_DEVICE

@@ -2,8 +2,8 @@
 #define TESSERA_KERNELS_POINTWISE_ACTIVATION_H_
 
 #include "core/dtype.h"
-#include "kernels/cost.h"
 #include "kernels/pointwise/functions.h"
+#include "kernels/view.h"
 
 // The functions of kernels/pointwise/functions.h over tensors, and gated products of two.
 
@@ -30,75 +30,53 @@ constexpr int64_t FlopsOf(Activation f) {
   return kFlops[static_cast<int>(f)];
 }
 
-// y = scale f(x).
-template <class T>
+// y = scale f(x). The derivative of the identity reads no x.
+template <class T_>
 struct ActivationArgs {
-  static constexpr char kName[] = "activation";
+  static constexpr char kName[] = "activation", kGradName[] = "activation_grad";
   Activation f;
   float scale = 1;
-  const T* x;  // [rows, C]
-  int64_t x_stride;
-  T* y;  // [rows, C]
-  int64_t y_stride;
+  View<T_> x;  // [rows,C]
+  View<T_> y;  // [rows,C]
   int64_t rows, C;
+  template <class F>
+  void Tensors(F&& each) {
+    each.In("x", x, {rows, C}, f == Activation::kIdentity ? kUnread : kPlain);
+    each.Out("y", y, {rows, C});
+  }
   Cost cost() const {
     return {.flops = rows * C * (FlopsOf(f) + (scale != 1 ? 1 : 0)),
-            .bytes = 2 * rows * C * static_cast<int64_t>(sizeof(T))};
+            .bytes = 2 * rows * C * static_cast<int64_t>(sizeof(T_))};
   }
-};
-
-// dx = scale f'(x) dy.
-template <class T>
-struct ActivationGradArgs {
-  static constexpr char kName[] = "activation_grad";
-  Activation f;
-  float scale = 1;
-  const T *x, *dy;  // x may be null for kIdentity
-  int64_t x_stride, dy_stride;
-  T* dx;
-  int64_t dx_stride;
-  Grad dx_mode;
-  int64_t rows, C;
-  Cost cost() const {
-    return {
-        .flops = rows * C * (2 * FlopsOf(f) + 1),
-        .bytes = (f == Activation::kIdentity ? 2 : 3) * rows * C * static_cast<int64_t>(sizeof(T))};
+  Cost grad_cost() const {
+    return {.flops = rows * C * (2 * FlopsOf(f) + 1),
+            .bytes =
+                (f == Activation::kIdentity ? 2 : 3) * rows * C * static_cast<int64_t>(sizeof(T_))};
   }
 };
 
 // y = f(g) u: swiglu with silu, geglu with gelu (Shazeer 2020, arXiv:2002.05202, eq. 5), a sigmoid
 // gate, and with kIdentity the plain product.
-template <class T>
+template <class T_>
 struct GatedArgs {
-  static constexpr char kName[] = "gated";
+  static constexpr char kName[] = "gated", kGradName[] = "gated_grad";
   Activation f;
-  const T *g, *u;  // [rows, C]
-  int64_t g_stride, u_stride;
-  T* y;  // [rows, C]
-  int64_t y_stride;
+  View<T_> g, u;  // [rows,C]
+  View<T_> y;     // [rows,C]
   int64_t rows, C;
+  template <class F>
+  void Tensors(F&& each) {
+    each.In("g", g, {rows, C});
+    each.In("u", u, {rows, C});
+    each.Out("y", y, {rows, C});
+  }
   Cost cost() const {
     return {.flops = rows * C * (FlopsOf(f) + 1),
-            .bytes = 3 * rows * C * static_cast<int64_t>(sizeof(T))};
+            .bytes = 3 * rows * C * static_cast<int64_t>(sizeof(T_))};
   }
-};
-
-template <class T>
-struct GatedGradArgs {
-  static constexpr char kName[] = "gated_grad";
-  Activation f;
-  const T *g, *u, *dy;
-  int64_t g_stride, u_stride, dy_stride;
-  T* dg = nullptr;
-  int64_t dg_stride = 0;
-  Grad dg_mode = Grad::kOverwrite;
-  T* du = nullptr;
-  int64_t du_stride = 0;
-  Grad du_mode = Grad::kOverwrite;
-  int64_t rows, C;
-  Cost cost() const {
+  Cost grad_cost() const {
     return {.flops = rows * C * (2 * FlopsOf(f) + 3),
-            .bytes = 5 * rows * C * static_cast<int64_t>(sizeof(T))};
+            .bytes = 5 * rows * C * static_cast<int64_t>(sizeof(T_))};
   }
 };
 
@@ -106,11 +84,9 @@ struct GatedGradArgs {
 template <class T>
 struct AddArgs {
   static constexpr char kName[] = "add";
-  const T *x, *f;  // [rows, C]
-  int64_t x_stride, f_stride;
+  View<T> x, f;  // [rows,C]
   float scale = 1;
-  T* y;  // [rows, C]
-  int64_t y_stride;
+  View<T> y;  // [rows,C]
   int64_t rows, C;
   Cost cost() const {
     return {.flops = rows * C * (scale != 1 ? 2 : 1),

@@ -2,7 +2,6 @@
 #define TESSERA_KERNELS_ROWS_EMBEDDING_H_
 
 #include "core/dtype.h"
-#include "kernels/cost.h"
 #include "kernels/layout/gather.h"
 
 namespace tessera {
@@ -10,33 +9,27 @@ namespace tessera {
 // y[r] = table[token[r]]. Token ids are in [0, V): CheckTokens (arch/tokens.h) asks where they
 // enter. A row of any other id is NaN, so that the loss tells, and takes no part in the gradient;
 // no memory outside the table is touched for it.
-template <class T>
+// The gradient is dtable[v] = sum of dy[r] over the rows with token v, in the order of the rows.
+template <class T_>
 struct EmbeddingArgs {
-  static constexpr char kName[] = "embedding";
-  const int32_t* token;  // [rows]
-  const float* table;    // [V, D]
-  T* y;                  // [rows, D]
-  int64_t y_stride;
-  int64_t rows, V, D;
-  Cost cost() const { return {.flops = 0, .bytes = rows * (D * (4 + int64_t{sizeof(T)}) + 4)}; }
-};
-
-// dtable[v] = sum of dy[r] over the rows with token v, in the order of the rows.
-template <class T>
-struct EmbeddingGradArgs {
-  static constexpr char kName[] = "embedding_grad";
-  const int32_t* token;  // [rows]
-  const T* dy;           // [rows, D]
-  int64_t dy_stride;
-  float* dtable;  // [V, D]
-  Grad dtable_mode;
-  int64_t rows, V, D;
-
-  int64_t CudaScratch() const { return RowSumScratch(rows); }
-  Cost cost() const {
-    return {.flops = rows * D,
-            .bytes = rows * (D * (8 + int64_t{sizeof(T)}) + 4) +
-                     (dtable_mode == Grad::kOverwrite ? V * D * 4 : 0)};
+  static constexpr char kName[] = "embedding", kGradName[] = "embedding_grad";
+  View<const int32_t> token;  // [B,T]
+  View<float> table;          // [V,D]
+  View<T_> y;                 // [B,T,D]
+  int64_t B, T, V, D;
+  template <class F>
+  void Tensors(F&& f) {
+    f.Index("token", token, {B, T});
+    f.In("table", table, {V, D}, kUnread | kDense);
+    f.Out("y", y, {B, T, D});
+  }
+  int64_t rows() const { return B * T; }
+  int64_t GradCudaScratch() const { return RowSumScratch(rows()); }
+  Cost cost() const { return {.bytes = rows() * (D * (4 + int64_t{sizeof(T_)}) + 4)}; }
+  Cost grad_cost(const EmbeddingArgs& d) const {
+    return {.flops = rows() * D,
+            .bytes = rows() * (D * (8 + int64_t{sizeof(T_)}) + 4) +
+                     (d.table.mode == Grad::kOverwrite ? V * D * 4 : 0)};
   }
 };
 

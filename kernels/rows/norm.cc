@@ -44,22 +44,20 @@ void NormRows(const NormArgs<T>& a) {
   ParallelRanges(a.rows, RowGrain(a.D), [&](int64_t begin, int64_t end) {
     float* u = static_cast<float*>(ThreadScratch((W + kLanes) * 4));
     for (int64_t row = begin; row < end; ++row) {
-      const T* x = a.x + row * a.x_stride;
-      if (a.residual != nullptr) {
-        const T* residual = a.residual + row * a.residual_stride;
-        T* sum = a.sum + row * a.sum_stride;
+      T* const x = a.x.Row(row);
+      if (a.residual) {
+        const T *first = a.first.Row(row), *residual = a.residual.Row(row);
         ForLanes(a.D, [&](int64_t i, int n) {
-          Store(sum + i, Load(x + i, n) + a.residual_scale * Load(residual + i, n), n);
+          Store(x + i, Load(first + i, n) + a.residual_scale * Load(residual + i, n), n);
         });
-        x = sum;
       }
       for (int64_t g = 0; g < a.G; ++g) {
         const int64_t c = g * W, s = row * a.G + g;
-        NormGroup<kKind, kGate>(
-            x + c, kGate == NormGate::kNone ? nullptr : a.z + row * a.z_stride + c,
-            a.gain == nullptr ? nullptr : a.gain + (a.shared_gain ? 0 : c),
-            a.bias == nullptr ? nullptr : a.bias + c, W, a.eps, u, a.y + row * a.y_stride + c,
-            a.rstd == nullptr ? nullptr : a.rstd + s, a.mean == nullptr ? nullptr : a.mean + s);
+        NormGroup<kKind, kGate>(x + c, kGate == NormGate::kNone ? nullptr : a.z.Row(row) + c,
+                                a.gain ? a.gain.data + (a.shared_gain ? 0 : c) : nullptr,
+                                a.bias ? a.bias.data + c : nullptr, W, a.eps, u, a.y.Row(row) + c,
+                                a.rstd ? a.rstd.data + s : nullptr,
+                                a.mean ? a.mean.data + s : nullptr);
       }
     }
   });

@@ -16,22 +16,20 @@ __global__ void __launch_bounds__(32 * kWarps) NormKernel(NormArgs<T> a) {
   if (item >= a.rows * a.G) return;
   const int64_t row = item / a.G, first = item % a.G * W;
   const int lane = threadIdx.x % 32;
-  const T* x = a.x + row * a.x_stride + first;
-  if (a.residual != nullptr) {
+  T* const x = a.x.Row(row) + first;
+  if (a.residual) {
     // What a lane writes here it reads again below, and no other lane does.
-    const T* residual = a.residual + row * a.residual_stride + first;
-    T* sum = a.sum + row * a.sum_stride + first;
+    const T *const term = a.first.Row(row) + first, *const residual = a.residual.Row(row) + first;
     for (int64_t c = N * lane; c < W; c += 32 * N) {
       float u[N], r[N];
-      Load(x + c, u);
+      Load(term + c, u);
       Load(residual + c, r);
 #pragma unroll
       for (int i = 0; i < N; ++i) u[i] += a.residual_scale * r[i];
-      Store(sum + c, u);
+      Store(x + c, u);
     }
-    x = sum;
   }
-  const T* z = a.gate == NormGate::kNone ? nullptr : a.z + row * a.z_stride + first;
+  const T* z = a.gate == NormGate::kNone ? nullptr : a.z.Row(row) + first;
   const auto input = [&](int64_t c, float(&u)[N]) {
     Load(x + c, u);
     if (a.gate != NormGate::kBefore) return;
@@ -61,8 +59,8 @@ __global__ void __launch_bounds__(32 * kWarps) NormKernel(NormArgs<T> a) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       u[i] = (u[i] - mean) * rstd;
-      if (a.gain != nullptr) u[i] *= a.gain[channel + i];
-      if (a.bias != nullptr) u[i] += a.bias[first + c + i];
+      if (a.gain) u[i] *= a.gain.data[channel + i];
+      if (a.bias) u[i] += a.bias.data[first + c + i];
     }
     if (a.gate == NormGate::kAfter) {
       float gate[N];
@@ -70,18 +68,17 @@ __global__ void __launch_bounds__(32 * kWarps) NormKernel(NormArgs<T> a) {
 #pragma unroll
       for (int i = 0; i < N; ++i) u[i] *= Silu(gate[i]);
     }
-    Store(a.y + row * a.y_stride + first + c, u);
+    Store(a.y.Row(row) + first + c, u);
   }
-  if (lane == 0 && a.rstd != nullptr) a.rstd[item] = rstd;
-  if (lane == 0 && a.mean != nullptr) a.mean[item] = mean;
+  if (lane == 0 && a.rstd) a.rstd.data[item] = rstd;
+  if (lane == 0 && a.mean) a.mean.data[item] = mean;
 }
 
 template <class T>
 void Norm(const NormArgs<T>& a) {
   if (a.rows == 0) return;
-  const bool wide = a.D / a.G % kVector<T> == 0 && Aligned(a.x, a.x_stride) &&
-                    Aligned(a.z, a.z_stride) && Aligned(a.y, a.y_stride) &&
-                    Aligned(a.residual, a.residual_stride) && Aligned(a.sum, a.sum_stride);
+  const bool wide = a.D / a.G % kVector<T> == 0 && Aligned(a.x) && Aligned(a.z) && Aligned(a.y) &&
+                    Aligned(a.first) && Aligned(a.residual);
   Launch(wide ? NormKernel<kVector<T>, T> : NormKernel<1, T>,
          dim3{static_cast<unsigned>(CeilDivide(a.rows * a.G, kWarps))}, dim3{32 * kWarps}, 0, a);
 }

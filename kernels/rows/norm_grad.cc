@@ -67,11 +67,12 @@ void GroupGrad(const Group<T>& g, float* normal, float* incoming, float* sigmoid
 }
 
 template <NormKind kKind, NormGate kGate, class T>
-void BlockGrad(const NormGradArgs<T>& a, int64_t block) {
+void BlockGrad(const Gradient<NormArgs<T>>& grad, int64_t block) {
+  const NormArgs<T>&a = grad.forward, &d = grad.d;
   const int64_t W = a.D / a.G, width = (W + kLanes) / kLanes * kLanes;
   float* scratch = static_cast<float*>(ThreadScratch(3 * width * 4));
-  float* dgain = a.dgain == nullptr ? nullptr : a.partial + block * 2 * a.D;
-  float* dbias = a.dbias == nullptr ? nullptr : a.partial + (block * 2 + 1) * a.D;
+  float* dgain = d.gain ? d.partial.data + block * 2 * a.D : nullptr;
+  float* dbias = d.bias ? d.partial.data + (block * 2 + 1) * a.D : nullptr;
   for (int64_t i = 0; i < a.D; ++i) {
     if (dgain != nullptr) dgain[i] = 0;
     if (dbias != nullptr) dbias[i] = 0;
@@ -80,51 +81,51 @@ void BlockGrad(const NormGradArgs<T>& a, int64_t block) {
   for (int64_t row = begin; row < (end < a.rows ? end : a.rows); ++row)
     for (int64_t k = 0; k < a.G; ++k) {
       const int64_t c = k * W;
-      const auto at = [&](auto* p, int64_t offset) { return p == nullptr ? p : p + offset + c; };
+      const auto at = [&](const View<T>& v) { return v ? v.Row(row) + c : nullptr; };
+      const auto from = [&](float* p) { return p == nullptr ? p : p + c; };
       GroupGrad<kKind, kGate>(
-          Group<T>{.x = at(a.x, row * a.x_stride),
-                   .z = at(a.z, row * a.z_stride),
-                   .dy = at(a.dy, row * a.dy_stride),
-                   .gain = a.shared_gain ? a.gain : at(a.gain, 0),
-                   .rstd = a.rstd[row * a.G + k],
-                   .mean = kKind == NormKind::kLayer ? a.mean[row * a.G + k] : 0,
-                   .dx = at(a.dx, row * a.dx_stride),
-                   .dz = at(a.dz, row * a.dz_stride),
-                   .dgain = at(dgain, 0),
-                   .dbias = at(dbias, 0),
+          Group<T>{.x = at(a.x),
+                   .z = at(a.z),
+                   .dy = at(d.y),
+                   .gain = a.shared_gain ? a.gain.data : from(a.gain.data),
+                   .rstd = a.rstd.data[row * a.G + k],
+                   .mean = kKind == NormKind::kLayer ? a.mean.data[row * a.G + k] : 0,
+                   .dx = at(d.x),
+                   .dz = at(d.z),
+                   .dgain = from(dgain),
+                   .dbias = from(dbias),
                    .W = W},
-          scratch, scratch + width, scratch + 2 * width, a.dx_mode, a.dz_mode);
+          scratch, scratch + width, scratch + 2 * width, d.x.mode, d.z.mode);
     }
 }
 
 // y[j] = the sum over blocks, and over `groups` runs of `width` columns in each, of partial sums.
 void SumPartials(const float* partial, int64_t blocks, int64_t stride, int64_t groups,
-                 int64_t width, Grad mode, float* y) {
+                 int64_t width, const View<float>& y) {
   ParallelRanges(width, 256, [&](int64_t begin, int64_t end) {
     ForLanes(end - begin, [&](int64_t i, int n) {
       Vec s{};
       for (int64_t b = 0; b < blocks; ++b)
         for (int64_t g = 0; g < groups; ++g)
           s += Load(partial + b * stride + g * width + begin + i, n);
-      PutGrad(y + begin + i, s, n, mode);
+      PutGrad(y.data + begin + i, s, n, y.mode);
     });
   });
 }
 
 template <NormKind kKind, NormGate kGate, class T>
-void AllGrads(const NormGradArgs<T>& a) {
-  ParallelFor(a.blocks(), [&](int64_t block) { BlockGrad<kKind, kGate>(a, block); });
+void AllGrads(const Gradient<NormArgs<T>>& grad) {
+  const NormArgs<T>&a = grad.forward, &d = grad.d;
+  ParallelFor(a.blocks(), [&](int64_t block) { BlockGrad<kKind, kGate>(grad, block); });
   const int64_t groups = a.shared_gain ? a.G : 1;
-  if (a.dgain != nullptr)
-    SumPartials(a.partial, a.blocks(), 2 * a.D, groups, a.D / groups, a.dgain_mode, a.dgain);
-  if (a.dbias != nullptr)
-    SumPartials(a.partial + a.D, a.blocks(), 2 * a.D, 1, a.D, a.dbias_mode, a.dbias);
+  if (d.gain) SumPartials(d.partial.data, a.blocks(), 2 * a.D, groups, a.D / groups, d.gain);
+  if (d.bias) SumPartials(d.partial.data + a.D, a.blocks(), 2 * a.D, 1, a.D, d.bias);
 }
 
 template <class T>
-void NormGrad(const NormGradArgs<T>& a) {
-  if (a.kind == NormKind::kLayer) return AllGrads<NormKind::kLayer, NormGate::kNone>(a);
-  switch (a.gate) {
+void NormGrad(const Gradient<NormArgs<T>>& a) {
+  if (a.forward.kind == NormKind::kLayer) return AllGrads<NormKind::kLayer, NormGate::kNone>(a);
+  switch (a.forward.gate) {
     case NormGate::kNone:
       return AllGrads<NormKind::kRms, NormGate::kNone>(a);
     case NormGate::kBefore:
@@ -136,6 +137,7 @@ void NormGrad(const NormGradArgs<T>& a) {
 
 }  // namespace
 
-TESSERA_KERNEL(NormGrad)
+TESSERA_KERNEL_OF(Gradient<NormArgs<float>>, NormGrad)
+TESSERA_KERNEL_OF(Gradient<NormArgs<bf16>>, NormGrad)
 
 }  // namespace tessera::TESSERA_ISA

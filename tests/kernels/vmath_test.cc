@@ -31,13 +31,11 @@ std::vector<float> Dense(double low, double high) {
   return x;
 }
 
-std::vector<float> Values(Activation f, const std::vector<float>& x) {
+std::vector<float> Values(Activation f, std::vector<float> x) {
   std::vector<float> y(x.size());
   const int64_t n = std::ssize(x);
-  Dispatch(
-      Device::kCpu,
-      ActivationArgs<float>{
-          .f = f, .x = x.data(), .x_stride = n, .y = y.data(), .y_stride = n, .rows = 1, .C = n});
+  Dispatch(Device::kCpu, ActivationArgs<float>{
+                             .f = f, .x = {x.data(), n}, .y = {y.data(), n}, .rows = 1, .C = n});
   return y;
 }
 
