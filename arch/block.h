@@ -37,6 +37,7 @@ struct BlockShape {
   int64_t max_tokens = 0;          // longest sequence in training, train.seq; 0: not known
   NormKind norm = NormKind::kRms;  // of the model's norms
   double norm_eps = 1e-5;
+  double dropout = 0;  // of the model's residual layers
   // Its ports that read from another layer: of a block that would, where it is the first.
   std::set<std::string> reads;
 
@@ -78,6 +79,15 @@ struct HeldStack {
   const Stack* stack;
   int64_t times = 1;
   int64_t tokens_each = 1;  // that are one for the stack
+  int64_t lead = 0;         // that stand before the first
+  // > 0: its state begins anew every so many tokens (StateSize::Anew).
+  int64_t period = 0, extra = 0;
+
+  // Of what its layers keep, in the block.
+  StateSize StatesOf(const StateSize& inside) const {
+    const StateSize of_stack = inside.Times(times);
+    return period > 0 ? of_stack.Anew(period, lead, extra) : of_stack.Every(tokens_each, lead);
+  }
 };
 
 // Whether a token's result depends on no later one: always, or but for training (ctx.training).
@@ -94,6 +104,10 @@ struct Traits {
   // (0: any).
   int64_t multiple_of = 1;
   int64_t max_tokens = 0;
+  // How many tokens its layers see, and so how much it does and keeps, depends on values, which the
+  // host reads: costs and sizes are the most that there can be, and a pass outside of training is
+  // no graph on a GPU.
+  bool reads_values = false;
   const char* why = "";  // of an exception: completes "since"
 };
 

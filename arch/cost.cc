@@ -51,14 +51,16 @@ class Rows {
   std::map<std::string, LayerCost*> prefixes_;
 };
 
+// What a state inside of a block is in the model.
+using StatesInModel = std::function<StateSize(const StateSize&)>;
+
 // A row for each layer of a stack, each followed by those for the layers inside of it.
-void AddRows(const HeldStack& held, const std::string& path, DType compute,
-             std::vector<LayerCost>* rows) {
-  for (const Stack::Layer& layer : held.stack->layers()) {
+void AddRows(const Stack& stack, const StatesInModel& in_model, const std::string& path,
+             DType compute, std::vector<LayerCost>* rows) {
+  for (const Stack::Layer& layer : stack.layers()) {
     LayerCost row{.path = path.empty() ? layer.config.place : path + "." + layer.config.place};
     StateSize states;
-    for (const auto& block : layer.blocks)
-      states += block->States(compute).Times(held.times).Every(held.tokens_each);
+    for (const auto& block : layer.blocks) states += in_model(block->States(compute));
     row.state_bytes = states.BoundedBytes();
     row.kv_bytes_per_token = states.BytesPerToken();
     rows->push_back(row);
@@ -67,10 +69,9 @@ void AddRows(const HeldStack& held, const std::string& path, DType compute,
       if (layer.blocks.size() > 1)
         inside += absl::StrCat("[", b, "].", layer.config.branches[b].type->name);
       for (const HeldStack& inner : layer.blocks[b]->Stacks())
-        AddRows({.stack = inner.stack,
-                 .times = CheckedProduct({held.times, inner.times}),
-                 .tokens_each = CheckedProduct({held.tokens_each, inner.tokens_each})},
-                inside, compute, rows);
+        AddRows(
+            *inner.stack, [&](const StateSize& s) { return in_model(inner.StatesOf(s)); }, inside,
+            compute, rows);
     }
   }
 }
@@ -105,13 +106,14 @@ void CheckCountable(const Model& model, int64_t batch, int64_t seq, DType comput
 }  // namespace
 
 Tensor TrainPass(Context& ctx, const Model& model, const Tensor& tokens, const Tensor& targets,
-                 const Tensor& scale) {
+                 const Tensor& scale, ModelState* state) {
   ctx.training = true;
   ctx.loss_scale = scale;
   ctx.SetRecording(true);
-  const Var loss = model.Loss(ctx, tokens, targets);
+  const Var loss = model.Loss(ctx, tokens, targets, state);
   ctx.Backward(loss, scale);
   ctx.SetRecording(false);
+  if (state != nullptr) state->layers.Detach();
   return loss.value();
 }
 
@@ -125,7 +127,8 @@ ModelCost MeasureCost(const ModelConfig& config, int64_t vocab_size, int64_t bat
 
   ModelCost cost{.batch = batch, .seq = seq};
   cost.layers.push_back({.path = "model"});
-  AddRows({.stack = &model.stack()}, "", compute, &cost.layers);
+  AddRows(
+      model.stack(), [](const StateSize& s) { return s; }, "", compute, &cost.layers);
   cost.layers.push_back({.path = "head"});
   for (const LayerCost& l : cost.layers) {
     cost.state_bytes = SaturatingSum(cost.state_bytes, l.state_bytes);

@@ -45,9 +45,10 @@ struct ModelCost {
 };
 
 // One training pass: loss, then its gradient into the parameters, times `scale`, one fp32. tokens,
-// targets, ctx.position: [B,T] int32. Returns the mean loss, an fp32 scalar.
+// targets, ctx.position: [B,T] int32. Returns the mean loss, an fp32 scalar. A state is where the
+// sequences go on from, a constant; it is left behind them.
 Tensor TrainPass(Context& ctx, const Model& model, const Tensor& tokens, const Tensor& targets,
-                 const Tensor& scale);
+                 const Tensor& scale, ModelState* state = nullptr);
 
 // Whether the kernels of `device` can run the model: the CUDA kernels have largest sizes. The error
 // names each layer that exceeds one.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ops/ends.h"
+#include "ops/noise.h"
 #include "ops/sequence.h"
 
 namespace tessera {
@@ -68,7 +69,7 @@ Model::Model(const ModelConfig& config, int64_t vocab_size, ParameterSet* parame
   Parameters top(parameters, "model");
   last_norm_ = Norm(top, "last_norm", config.norm, config.norm_eps, config.d_model);
   head_ = config.tie_embeddings ? Projection{.weight = embedding_}
-                                : top.Head("head", vocab_size, config.d_model);
+                                : top.Head("head", outputs(), config.d_model);
 }
 
 Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
@@ -78,7 +79,8 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
   {
     Context::Scope scope(ctx, "model");
     if (starts) ctx.start = DocumentStarts(ctx, ctx.position);
-    stream.x = Embedding(ctx, tokens, embedding_);
+    stream.x = Dropout(ctx, "embedding", Embedding(ctx, tokens, embedding_),
+                       static_cast<float>(config_.dropout));
   }
   stream = stack_.Run(ctx, std::move(stream), state == nullptr ? nullptr : &state->layers);
   ctx.EndPass();
@@ -87,8 +89,12 @@ Var Model::Hidden(Context& ctx, const Tensor& tokens, ModelState* state) const {
   return stream.Normalise(ctx, last_norm_);
 }
 
-Var Model::Loss(Context& ctx, const Tensor& tokens, const Tensor& targets) const {
-  const Var hidden = Hidden(ctx, tokens, nullptr);
+Var Model::Loss(Context& ctx, const Tensor& tokens, const Tensor& targets,
+                ModelState* state) const {
+  return LossOf(ctx, Hidden(ctx, tokens, state), targets);
+}
+
+Var Model::LossOf(Context& ctx, const Var& hidden, const Tensor& targets) const {
   Context::Scope scope(ctx, "head");
   return HeadLoss(ctx, hidden, head_, targets);
 }
@@ -97,7 +103,9 @@ Var Model::LastLogits(Context& ctx, const Var& hidden) const {
   const int64_t B = hidden.dim(0), T = hidden.dim(1), D = hidden.dim(2);
   // The last row of each sequence: rows T-1, 2T-1, ... are a view of every T-th row.
   const Tensor last = hidden.value().Reshape({B, T * D}).Slice((T - 1) * D, D);
-  return Linear(ctx, Var(last), head_);
+  return Logits(ctx, Var(last));
 }
+
+Var Model::Logits(Context& ctx, const Var& rows) const { return Linear(ctx, rows, head_); }
 
 }  // namespace tessera

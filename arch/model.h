@@ -53,9 +53,16 @@ class Model {
 
   // Mean cross-entropy over the targets that are not -1, in nats, as an fp32 scalar; its gradient
   // is the objective's.
-  Var Loss(Context& ctx, const Tensor& tokens, const Tensor& targets) const;
+  // With a state the sequences go on from it, and it is left behind them.
+  Var Loss(Context& ctx, const Tensor& tokens, const Tensor& targets,
+           ModelState* state = nullptr) const;
+  // The same of a hidden output.
+  Var LossOf(Context& ctx, const Var& hidden, const Tensor& targets) const;
 
-  // Logits [rows, vocab] of the last token of each sequence of a hidden output [B,T,D].
+  // Logits [.., outputs()] of rows of a hidden output.
+  Var Logits(Context& ctx, const Var& rows) const;
+
+  // Logits [B, outputs()] of the last token of each sequence of a hidden output [B,T,D].
   Var LastLogits(Context& ctx, const Var& hidden) const;
 
   ModelState NewState(int64_t batch, int64_t capacity) const { return {batch, capacity}; }
@@ -63,6 +70,8 @@ class Model {
   // The length of the shortest sequence that it runs on without a state.
   int64_t least_tokens() const { return TraitsOf(config_.layers).multiple_of; }
   int64_t vocab_size() const { return vocab_size_; }
+  // What the head scores: tokens, or the config's classes.
+  int64_t outputs() const { return config_.classes.value_or(vocab_size_); }
   int64_t d_model() const { return config_.d_model; }
   const Stack& stack() const { return stack_; }
   const ModelConfig& config() const { return config_; }

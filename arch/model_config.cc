@@ -19,15 +19,20 @@ void ModelConfig::Fields(FieldList& f) {
       "a run, or a checkpoint of one, to begin with the weights of; without `layers` the model is "
       "the run's");
   f.Add("adapt", tuning.adapt, "train adapters beside the weights, which stay as they are");
+  f.Add("dropout", dropout, FromBelow(0, 1),
+        "part of the embedding and of each layer's output that is dropped in training");
+  f.Add("classes", classes, Between(2, kMaxCount),
+        "the head scores so many classes, for `train.objective: classify`; none: the next token");
 }
 
 void PlaceLayers(ModelConfig* config, const TrainingData& data, ErrorList* errors) {
   const BlockShape shape{.D = config->d_model,
                          .max_tokens = data.max_tokens,
                          .norm = config->norm,
-                         .norm_eps = config->norm_eps};
+                         .norm_eps = config->norm_eps,
+                         .dropout = config->dropout};
   Place(&config->layers, shape, errors);
-  if (errors->empty()) CheckTraining(config->layers, data.packed, errors);
+  if (errors->empty()) CheckTraining(config->layers, data, errors);
 }
 
 ModelConfig ReadModelConfig(const ConfigNode& model, const TrainingData& data, ErrorList* errors) {
@@ -40,6 +45,10 @@ ModelConfig ReadModelConfig(const ConfigNode& model, const TrainingData& data, E
   if (const ConfigNode* from = model.Find("from")) config.from_where = from->where;
   const ConfigNode* list = reader.Require("layers", "the layer list");
   reader.Finish();
+  if (config.classes && config.tie_embeddings)
+    errors->Add(model.Error(
+        "classes: the head scores classes, and tie_embeddings makes it the embedding of tokens; "
+        "leave one of them out"));
   if (list == nullptr || !errors->empty()) return config;
   config.layers.Read(*list, "layers", errors);
   PlaceLayers(&config, data, errors);

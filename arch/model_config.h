@@ -2,6 +2,7 @@
 #define TESSERA_ARCH_MODEL_CONFIG_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "arch/stack_config.h"
@@ -21,6 +22,9 @@ struct ModelConfig {
   std::string from;  // a run, or a checkpoint of one, whose weights are those at the start
   Location from_where;
   Tuning tuning;  // `adapt`, and the train section's `freeze`
+  double dropout = 0;
+  // The head scores so many classes in place of the vocabulary.
+  std::optional<int64_t> classes;
   StackConfig layers;
 
   void Fields(FieldList& f);  // the keys beside `layers`
@@ -30,6 +34,7 @@ struct ModelConfig {
 struct TrainingData {
   int64_t max_tokens = 0;  // the longest sequence; 0: not known
   bool packed = false;     // with several documents in a sequence
+  bool ahead = false;      // to tell of each token the next one
 };
 
 // Reads `model:`; adds every mistake to `errors`, with its place.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ops/noise.h"
 #include "ops/pointwise.h"
 #include "ops/projection.h"
 
@@ -90,6 +91,8 @@ Stream Stack::RunLayer(Context& ctx, const Layer& layer, Stream stream, State* s
   Stream* const from = c.input_address.empty() ? &stream : &other;
   const Var x = normalised ? from->Normalise(ctx, layer.norm) : from->Value(ctx);
   Var y = RunBlocks(ctx, layer, x, state);
+  const double rate = c.dropout.value_or(c.branches[0].shape.dropout);
+  y = Dropout(ctx, "residual", y, static_cast<float>(rate));
   if (c.norm == NormPlace::kSandwich) y = layer.second_norm.Of(ctx, y);
   Stream sum = {.x = y};
   if (c.residual)
@@ -189,8 +192,7 @@ Var Stack::Forward(Context& ctx, const Var& x, State* state) const {
 
 StateSize StatesOf(const Block& block, DType compute) {
   StateSize size = block.States(compute);
-  for (const HeldStack& held : block.Stacks())
-    size += held.stack->States(compute).Times(held.times).Every(held.tokens_each);
+  for (const HeldStack& held : block.Stacks()) size += held.StatesOf(held.stack->States(compute));
   return size;
 }
 

@@ -210,6 +210,8 @@ void LayerConfig::Fields(FieldList& f) {
   f.Add("residual", residual, "false: the block's output takes the stream's place");
   f.Add("residual_scale", residual_scale, AnyNumber(), "multiplies the block's output")
       .OnlyWith("`residual: true`", [this] { return residual; });
+  f.Add("dropout", dropout, FromBelow(0, 1),
+        "of the block's output in training; none is the model's");
   f.Add("recompute", recompute, "keep no activations; run the layer again in the backward pass");
   f.Add("share", share, "layers of one name have one set of weights");
   f.Add("lora", lora, "adapters of its own beside the weights that it shares (arXiv:2411.15242)")

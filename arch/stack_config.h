@@ -42,6 +42,7 @@ struct LayerConfig {
   NormPlace norm = NormPlace::kPre;
   bool residual = true;  // false: f in place of x + f
   double residual_scale = 1;
+  std::optional<double> dropout;  // none: the model's
   bool recompute = false;
   std::string share;               // layers of one name in a list have one set of weights
   std::optional<LoraConfig> lora;  // adapters of its own beside weights that it shares

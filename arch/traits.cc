@@ -37,6 +37,7 @@ Traits Meet(const Traits& a, const Traits& b) {
           .max_tokens = a.max_tokens == 0 || b.max_tokens == 0
                             ? a.max_tokens + b.max_tokens
                             : std::min(a.max_tokens, b.max_tokens),
+          .reads_values = a.reads_values || b.reads_values,
           .why = a.why[0] == '\0' ? b.why : a.why};
 }
 
@@ -58,7 +59,7 @@ Traits TraitsOf(const StackConfig& stack) {
   return all;
 }
 
-void CheckTraining(const StackConfig& stack, bool packed, ErrorList* errors) {
+void CheckTraining(const StackConfig& stack, const TrainingData& data, ErrorList* errors) {
   ForEachBlock(stack, [&](const BranchConfig& b, const Traits& t) {
     const int64_t T = b.shape.max_tokens;
     const auto bad = [&](const auto&... what) { AddError(b, t, absl::StrCat(what...), errors); };
@@ -67,8 +68,12 @@ void CheckTraining(const StackConfig& stack, bool packed, ErrorList* errors) {
     if (T % t.multiple_of != 0)
       bad("runs on sequences of a multiple of ", t.multiple_of, " tokens, and train.seq gives it ",
           T);
-    if (packed && !t.packs)
+    if (data.packed && !t.packs)
       bad("cannot keep the documents of train.data apart; use data without documents");
+    if (data.ahead && t.causal == Causal::kNever)
+      bad("sees the next token, which it would be trained to tell; use `train.objective: masked` "
+          "or "
+          "classify");
   });
 }
 

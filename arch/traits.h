@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "arch/stack_config.h"
+#include "arch/model_config.h"
 
 namespace tessera {
 
@@ -13,9 +13,9 @@ Traits Meet(const Traits& a, const Traits& b);
 Traits TraitsOf(const BranchConfig& block);
 Traits TraitsOf(const StackConfig& stack);
 
-// A line, with its place, for each block that cannot run on sequences of its shape's max_tokens,
-// or, where `packed`, on several documents in one.
-void CheckTraining(const StackConfig& stack, bool packed, ErrorList* errors);
+// A line, with its place, for each block that cannot be trained so: on sequences of its shape's
+// max_tokens, on several documents in one, or to tell the next token, which it sees.
+void CheckTraining(const StackConfig& stack, const TrainingData& data, ErrorList* errors);
 // The same of the stack as a whole, for sequences that come later.
 absl::Status CheckSequences(const StackConfig& stack, int64_t tokens, bool packed);
 // A line, with its place, for each block without which the layers could generate.

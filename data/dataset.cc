@@ -78,16 +78,6 @@ double BytesPerToken(const TokenStream& stream, const Tokenizer& tokenizer) {
   return static_cast<double>(bytes) / static_cast<double>(ids.size());
 }
 
-Batch MakeBatch(int64_t B, int64_t T, bool has_documents) {
-  const size_t size = static_cast<size_t>(B * T);
-  Batch batch{.B = B,
-              .T = T,
-              .inputs = std::vector<int32_t>(size),
-              .targets = std::vector<int32_t>(size, kNoTarget)};
-  if (has_documents) batch.position.resize(size);
-  return batch;
-}
-
 }  // namespace
 
 absl::StatusOr<int32_t> DocumentToken(const DataConfig& config, const Tokenizer& tokenizer) {
@@ -124,36 +114,46 @@ absl::StatusOr<Dataset> Dataset::Open(const DataConfig& config,
   return Dataset(std::move(stream), std::move(tokenizer), train_tokens, documents_announced);
 }
 
-// The T + 1 tokens from `begin` on, as far as `end`: inputs, and the same one later as targets.
-void Dataset::FillRow(int64_t begin, int64_t end, int64_t row, Batch& batch) const {
-  const int64_t count = std::min(batch.T, end - 1 - begin);
-  int32_t* inputs = batch.inputs.data() + row * batch.T;
-  int32_t* targets = batch.targets.data() + row * batch.T;
+Batch Dataset::NewBatch(int64_t B, int64_t T) const {
+  const size_t size = static_cast<size_t>(B * T);
+  Batch batch{.B = B,
+              .T = T,
+              .inputs = std::vector<int32_t>(size),
+              .targets = std::vector<int32_t>(size, kNoTarget)};
+  if (has_documents()) batch.position.resize(size);
+  return batch;
+}
+
+void Dataset::FillRow(int64_t begin, int64_t first, int64_t end, int64_t row, Batch* batch) const {
+  const int64_t T = batch->T, count = std::min(T, end - 1 - begin);
+  int32_t* inputs = batch->inputs.data() + row * T;
+  int32_t* targets = batch->targets.data() + row * T;
   stream_.Read(begin, count, inputs);
   stream_.Read(begin + 1, count, targets);
-  batch.target_count += count;
-  if (batch.position.empty()) return;
-  int32_t* position = batch.position.data() + row * batch.T;
+  batch->target_count += count;
+  if (batch->position.empty()) return;
+  int32_t* position = batch->position.data() + row * T;
   const std::span<const int64_t> begins = stream_.document_begins();
   auto next = std::upper_bound(begins.begin(), begins.end(), begin);
-  int64_t start = 0;
-  for (int64_t t = 0; t < batch.T; ++t) {
+  int64_t start = first;
+  if (next != begins.begin()) start = std::max(start, *(next - 1));
+  for (int64_t t = 0; t < T; ++t) {
     if (next != begins.end() && *next == begin + t) {
-      start = t;
+      start = begin + t;
       ++next;
     }
-    position[t] = static_cast<int32_t>(t - start);
+    position[t] = static_cast<int32_t>(begin + t - start);
     const bool document_ends = next != begins.end() && *next == begin + t + 1;
     if (document_ends && !documents_announced_ && t < count) {
       targets[t] = kNoTarget;
-      --batch.target_count;
+      --batch->target_count;
     }
   }
 }
 
-Batch Dataset::SampleBatch(const BatchIndex& index, int64_t B, int64_t T) const {
+Batch Dataset::TrainBatch(const BatchIndex& index, int64_t B, int64_t T) const {
   TESSERA_CHECK(train_tokens_ > T, "%ld tokens for sequences of %ld", train_tokens_, T);
-  Batch batch = MakeBatch(B, T, has_documents());
+  Batch batch = NewBatch(B, T);
   // As many windows as fit for every phase; one token more than the windows is the last target.
   const int64_t windows = std::max<int64_t>(1, (train_tokens_ - T) / T);
   const int64_t slack = train_tokens_ - 1 - windows * T;
@@ -163,7 +163,8 @@ Batch Dataset::SampleBatch(const BatchIndex& index, int64_t B, int64_t T) const 
     const Rng order(index.seed, absl::StrCat("data/epoch/", epoch));
     const Rng phase(index.seed, absl::StrCat("data/phase/", epoch));
     const int64_t shift = static_cast<int64_t>(phase.Below(0, static_cast<uint64_t>(slack) + 1));
-    FillRow(shift + PermutedIndex(order, i, windows) * T, train_tokens_, row, batch);
+    const int64_t begin = shift + PermutedIndex(order, i, windows) * T;
+    FillRow(begin, begin, train_tokens_, row, &batch);
   }
   return batch;
 }
@@ -176,20 +177,24 @@ int64_t Dataset::ValidationBatches(int64_t B, int64_t T) const {
 Batch Dataset::ValidationBatch(int64_t i, int64_t B, int64_t T, int64_t most_targets) const {
   TESSERA_CHECK(i >= 0 && i < ValidationBatches(B, T), "batch %ld of %ld", i,
                 ValidationBatches(B, T));
-  Batch batch = MakeBatch(B, T, has_documents());
+  Batch batch = NewBatch(B, T);
   for (int64_t row = 0; row < B; ++row) {
     const int64_t begin = train_tokens_ + (i * B + row) * T;
-    if (begin + 1 < stream_.size()) FillRow(begin, stream_.size(), row, batch);
+    if (begin + 1 < stream_.size()) FillRow(begin, begin, stream_.size(), row, &batch);
   }
-  batch.target_count = std::min(batch.target_count, most_targets);
+  LimitTargets(most_targets, &batch);
+  return batch;
+}
+
+void Dataset::LimitTargets(int64_t most_targets, Batch* batch) const {
+  batch->target_count = std::min(batch->target_count, most_targets);
   int64_t targets = 0;
-  for (int32_t& id : batch.targets) {
-    if (id != kNoTarget && targets == batch.target_count) id = kNoTarget;
+  for (int32_t& id : batch->targets) {
+    if (id != kNoTarget && targets == batch->target_count) id = kNoTarget;
     if (id == kNoTarget) continue;
     ++targets;
-    batch.target_bytes += static_cast<int64_t>(tokenizer_->TokenBytes(id).size());
+    batch->target_bytes += static_cast<int64_t>(tokenizer_->TokenBytes(id).size());
   }
-  return batch;
 }
 
 }  // namespace tessera

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "data/batches.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 
@@ -31,30 +32,10 @@ struct DataConfig {
 // The token that stands between documents and so ends one that a model writes; -1: there is none.
 absl::StatusOr<int32_t> DocumentToken(const DataConfig& config, const Tokenizer& tokenizer);
 
-// One micro-batch. Target t of a row is the token after input t in the stream; kNoTarget where that
-// is the next document, which no token announces, or past the end of the data.
-constexpr int32_t kNoTarget = -1;
-struct Batch {
-  int64_t B = 0, T = 0;
-  std::vector<int32_t> inputs;   // [B,T]
-  std::vector<int32_t> targets;  // [B,T]
-  // [B,T], tokens since the start of the token's document, or since the start of the row where that
-  // is nearer: a Context's position, so that a document begins where it is 0. Empty for data
-  // without documents.
-  std::vector<int32_t> position;
-  int64_t target_count = 0;  // targets that are not kNoTarget
-  int64_t target_bytes = 0;  // that these decode to; counted in ValidationBatch only
-};
-
-// Which batch of a run. Together they say which windows it holds, whatever came before.
-struct BatchIndex {
-  uint64_t seed = 0;
-  int64_t step = 0;
-  int64_t micro_batch = 0, micro_batches = 1;  // of those that are accumulated in a step
-};
-
-// The tokens of a run and the order in which it sees them. Immutable after Open.
-class Dataset {
+// The tokens of a run, and batches of them for the next-token objective in a random order: target t
+// of a row is the token after input t in the stream; kNoTarget where that is the next document,
+// which no token announces, or past the end of the data. Immutable after Open.
+class Dataset final : public BatchSource {
  public:
   // Opens, tokenises where needed and splits. `T` is the sequence length that must fit. Errors: a
   // file that is missing, empty or not of its format (with line or byte), a token id that the
@@ -67,13 +48,28 @@ class Dataset {
   // A random batch of the training part, a pure function of its arguments. An epoch cuts the
   // stream, from a random phase on, into windows of T tokens that do not overlap, and takes them in
   // a random order: each token is trained once an epoch, but for less than 2T at the ends.
-  Batch SampleBatch(const BatchIndex& index, int64_t B, int64_t T) const;
+  Batch TrainBatch(const BatchIndex& index, int64_t B, int64_t T) const override;
 
   // The validation part in order: batch `i` has the windows [i*B, i*B + B) of T tokens. Each of its
   // tokens but the first is a target once; rows and places past the end have input 0, kNoTarget,
   // and so have targets after the first `most_targets` of the batch.
-  int64_t ValidationBatches(int64_t B, int64_t T) const;
-  Batch ValidationBatch(int64_t i, int64_t B, int64_t T, int64_t most_targets = INT64_MAX) const;
+  int64_t ValidationBatches(int64_t B, int64_t T) const override;
+  Batch ValidationBatch(int64_t i, int64_t B, int64_t T,
+                        int64_t most_targets = INT64_MAX) const override;
+
+  // For sources of other batches. The tokens [begin, end), of training or of validation.
+  struct Span {
+    int64_t begin = 0, end = 0;
+  };
+  Span train() const { return {0, train_tokens_}; }
+  Span val() const { return {train_tokens_, stream_.size()}; }
+  Batch NewBatch(int64_t B, int64_t T) const;  // without inputs or targets
+  // Row `row`: the T + 1 tokens from `begin` on, as far as `end`, as inputs and, one later,
+  // targets. Its documents start no earlier than at `first`, which is at most `begin`.
+  void FillRow(int64_t begin, int64_t first, int64_t end, int64_t row, Batch* batch) const;
+  const TokenStream& stream() const { return stream_; }
+  // Of a validation batch: no more than so many targets, and the bytes that they stand for.
+  void LimitTargets(int64_t most_targets, Batch* batch) const;
 
   int64_t train_tokens() const { return train_tokens_; }
   int64_t val_tokens() const { return stream_.size() - train_tokens_; }
@@ -87,7 +83,6 @@ class Dataset {
  private:
   Dataset(TokenStream stream, std::shared_ptr<const Tokenizer> tokenizer, int64_t train_tokens,
           bool documents_announced);
-  void FillRow(int64_t begin, int64_t end, int64_t row, Batch& batch) const;
 
   TokenStream stream_;
   std::shared_ptr<const Tokenizer> tokenizer_;

@@ -2,10 +2,9 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "core/status.h"
+#include "data/jsonl.h"
 #include "data/text_kind.h"
 #include "data/token_cache.h"
 #include "data/token_stream.h"
@@ -14,8 +13,6 @@
 
 namespace tessera {
 namespace {
-
-constexpr absl::string_view kByteOrderMark = "\xef\xbb\xbf";  // U+FEFF in UTF-8
 
 absl::Status Bad(absl::string_view where, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(where, ": ", what));
@@ -105,25 +102,10 @@ absl::Status AddSeparated(absl::string_view text, const std::string& separator,
   return tokens->EndDocuments("no document holds any text; there is nothing to train on");
 }
 
-absl::Status AddJsonl(absl::string_view rest, const std::string& path, Tokenising* tokens) {
-  const size_t bytes = rest.size();
-  for (int64_t line = 1; !rest.empty(); ++line) {
-    const int64_t at = static_cast<int64_t>(bytes - rest.size());
-    const size_t end = std::min(rest.find('\n'), rest.size());
-    absl::string_view row = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    absl::ConsumePrefix(&row, kByteOrderMark);  // at the start of each file that was joined to this
-    row = absl::StripAsciiWhitespace(row);
-    if (row.empty()) continue;
-    const std::string where = absl::StrCat(path, ":", line);
-    if (row[0] != '{' && row[0] != '[')
-      return Bad(where, absl::StrCat("each line is a JSON object such as {\"text\": \"a "
-                                     "document\"}, but this one begins with ",
-                                     Quote(row.substr(0, 20))));
-    TESSERA_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(row, where));
-    TESSERA_ASSIGN_OR_RETURN(const std::string text, GetString(document, "text", where));
-    TESSERA_RETURN_IF_ERROR(tokens->AddDocument(text, at, where));
-  }
+absl::Status AddJsonl(absl::string_view bytes, const std::string& path, Tokenising* tokens) {
+  TESSERA_RETURN_IF_ERROR(ForEachDocument(bytes, path, [&](const JsonlDocument& document) {
+    return tokens->AddDocument(document.text, document.at, document.where);
+  }));
   return tokens->EndDocuments(
       "no line holds a document with any text; there is nothing to train on");
 }

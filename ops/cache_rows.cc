@@ -50,14 +50,15 @@ Var LastRows(Context& ctx, const Var& a, const Var& b, int64_t keep) {
   CopyRows(ctx, {b.value(), Tb - from_b}, {y, from_a}, from_b, Grad::kOverwrite);
   return ctx.Result(
       y, {a, b},
-      [from_a, from_b, Ta, Tb, C, da = a.grad(), db = b.grad()](Context& ctx, const Tensor& dy) {
+      [B, from_a, from_b, Ta, Tb, C, da = a.grad(), db = b.grad()](Context& ctx, const Tensor& dy) {
         const auto spread = [&](const GradRef& ref, int64_t begin, int64_t kept, int64_t all) {
           const GradSlot slot = ctx.GradOf(ref);
           if (!slot.wanted()) return;
-          CopyRows(ctx, {dy, begin}, {slot.tensor, all - kept}, kept, slot.mode);
+          // The value may be rows that its op counted another way.
+          const Tensor to = slot.tensor.Reshape({B, all, C});
+          CopyRows(ctx, {dy, begin}, {to, all - kept}, kept, slot.mode);
           if (slot.mode == Grad::kAccumulate || kept == all) return;
-          CopyRows(ctx, {ctx.Zeros({C}, slot.tensor.dtype()), 0}, {slot.tensor, 0}, all - kept,
-                   slot.mode);
+          CopyRows(ctx, {ctx.Zeros({C}, to.dtype()), 0}, {to, 0}, all - kept, slot.mode);
         };
         spread(da, 0, from_a, Ta);
         spread(db, from_a, from_b, Tb);

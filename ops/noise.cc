@@ -23,6 +23,9 @@ Tensor Noise(Context& ctx, const std::string& name, NoiseKind kind, const Shape&
 Var Dropout(Context& ctx, const std::string& name, const Var& x, float rate) {
   TESSERA_CHECK(rate >= 0 && rate < 1, "a dropout of %g", static_cast<double>(rate));
   if (!ctx.training || rate == 0) return x;
+  TESSERA_CHECK(ctx.device() == Device::kMeta || ctx.noise_step.defined(),
+                "%s drops out without Context::noise_step: every step would drop the same",
+                ctx.path().c_str());
   return ByDType(x.dtype(), [&](auto tag) {
     const DropoutArgs<decltype(tag)> args{
         .rows = x.rows(), .C = x.dim(-1), .key = KeyOf(ctx, name), .rate = rate};

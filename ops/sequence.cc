@@ -42,4 +42,10 @@ Tensor Positions(Context& ctx, const Tensor& position, const PositionSteps& step
   return Apply(ctx, args, {}, {position})[0].value();
 }
 
+Tensor Count(Context& ctx, int64_t B, int64_t count, int64_t first) {
+  const PositionsArgs args{
+      .B = B, .T = first + count, .count = count, .first = first, .step = 1, .divisor = 1};
+  return Apply(ctx, args, {}, {Tensor()})[0].value();
+}
+
 }  // namespace tessera

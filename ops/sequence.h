@@ -25,6 +25,9 @@ struct PositionSteps {
 };
 Tensor Positions(Context& ctx, const Tensor& position, const PositionSteps& steps);
 
+// first, first + 1, ... for each of B sequences: [B,count].
+Tensor Count(Context& ctx, int64_t B, int64_t count, int64_t first);
+
 // For the life of the object the context's sequences are others: layers inside of a layer that run
 // on fewer tokens, or on pieces of a sequence.
 class OtherSequence {

@@ -5,6 +5,7 @@
 
 #include "arch/cost.h"
 #include "arch/registry.h"
+#include "arch/traits.h"
 #include "core/limits.h"
 #include "core/status.h"
 #include "data/tokenizer.h"
@@ -110,7 +111,7 @@ class Subject {
   }
 
   struct Inputs {
-    Tensor tokens, targets, position, scale;
+    Tensor tokens, targets, position, scale, step;
   };
   Inputs MakeInputs(int64_t T) {
     const Shape shape = {batch_, T};
@@ -126,9 +127,11 @@ class Subject {
       return t;
     };
     const float one = 1;
+    const int32_t zero = 0;
     inputs_ = {};
     return {make(shape, DType::kI32, ids.data()), make(shape, DType::kI32, next.data()),
-            make(shape, DType::kI32, position.data()), make({1}, DType::kF32, &one)};
+            make(shape, DType::kI32, position.data()), make({1}, DType::kF32, &one),
+            make({1}, DType::kI32, &zero)};
   }
 
   // Reads T tokens. On the meta device only shapes matter, and the inputs are made here.
@@ -136,6 +139,7 @@ class Subject {
     if (ctx.device() == Device::kMeta)
       in.tokens = in.targets = in.position = ctx.New({batch_, T}, DType::kI32);
     ctx.position = in.position;
+    ctx.noise_step = in.step;
     if (mode == "train") {
       parameters_->ForgetGradients();
       TrainPass(ctx, *model_, in.tokens, in.targets, in.scale);
@@ -148,7 +152,7 @@ class Subject {
   }
 
   // Once as it is; then, on a GPU, as a graph, which is made anew for each token that is decoded,
-  // since states move and grow.
+  // since states move and grow; and where the host reads values there is none.
   void Run(const Inputs& in) {
     if (mode == "decode" && state_->tokens() > 0) {
       const std::vector<int32_t> next = state_->NextPositions(1);
@@ -164,7 +168,8 @@ class Subject {
       const ScopeCost total = counter.Total();
       pass_flops_ = static_cast<double>(total.forward.flops + total.backward.flops);
     };
-    if (runs_++ < 2)
+    const bool reads_values = mode != "train" && TraitsOf(config_.layers).reads_values;
+    if (runs_++ < 2 || reads_values)
       pass();
     else if (graph_ != nullptr && mode != "decode")
       Cuda().Launch(*graph_);

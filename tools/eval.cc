@@ -21,6 +21,22 @@ struct Options {
   bool json = false;
 };
 
+PassMemory MemoryOfBatch(const LoadedRun& run, int64_t B, int64_t T, bool continues) {
+  const DType compute = run.config.train.precision;
+  PassMemory memory = MeasureMemory(compute, [&](Context& ctx) {
+    const Tensor tokens = ctx.New({B, T}, DType::kI32), targets = ctx.New({B, T}, DType::kI32);
+    ctx.position = ctx.New({B, T}, DType::kI32);
+    const Var hidden = run.model->Hidden(ctx, tokens, nullptr);
+    run.model->LossOf(ctx, hidden, targets);
+    if (run.model->config().classes) run.model->Logits(ctx, hidden);
+  });
+  if (continues)
+    memory.bytes = std::max(
+        memory.bytes,
+        CarriedStates::PassBytes(run.config.model, run.model->vocab_size(), B, T, compute));
+  return memory;
+}
+
 int Eval(const Options& o) {
   const absl::StatusOr<std::string> threads = UseThreads(o.threads);
   if (!threads.ok()) return Fail(threads.status(), 1);
@@ -53,13 +69,19 @@ int Eval(const Options& o) {
           }};
   const absl::StatusOr<Dataset> data = Dataset::Open(source, run->tokenizer, T, listener);
   if (!data.ok()) return Fail(data.status(), CodeOf(data.status()));
-  if (const absl::Status s = CheckSequences(run->model->config().layers, T, data->has_documents());
+  if (const absl::Status s = CheckSequences(run->model->config().layers, T,
+                                            t.objective.is(ObjectiveConfig::Kind::kClassify)
+                                                ? TrainingDataOf(run->config).packed
+                                                : data->has_documents());
       !s.ok())
     return Fail(s, kMistake);
-  const PassMemory memory = MeasureMemory(t.precision, [&, B = B, T = T](Context& ctx) {
-    ctx.position = ctx.New({B, T}, DType::kI32);
-    run->model->Loss(ctx, ctx.New({B, T}, DType::kI32), ctx.New({B, T}, DType::kI32));
-  });
+  if (t.objective.is(ObjectiveConfig::Kind::kClassify) && o.format != "jsonl")
+    return Fail(absl::InvalidArgumentError(
+                    "this run classifies documents; give --format jsonl, with labels"),
+                kMistake);
+  const auto batches = MakeBatches(run->config, o.data, *data, *run->tokenizer);
+  if (!batches.ok()) return Fail(batches.status(), CodeOf(batches.status()));
+  const PassMemory memory = MemoryOfBatch(*run, B, T, (*batches)->continues());
   if (*device == Device::kCpu)
     if (const absl::Status s =
             CheckMemory(memory.bytes, absl::StrFormat("a batch of %d x %d tokens", B, T),
@@ -71,7 +93,7 @@ int Eval(const Options& o) {
   ctx.compute = t.precision;
   const bool terminal = isatty(STDERR_FILENO) != 0;
   const absl::StatusOr<Evaluation> evaluation =
-      Evaluate(ctx, *run->model, *data, B, T, o.tokens, [&](int64_t i, int64_t n) {
+      Evaluate(ctx, *run->model, **batches, B, T, o.tokens, [&](int64_t i, int64_t n) {
         if (terminal)
           std::fprintf(stderr, "\r\033[Kbatch %ld of %ld%s", static_cast<long>(i),
                        static_cast<long>(n), i == n ? "\r\033[K" : "");
@@ -79,16 +101,15 @@ int Eval(const Options& o) {
       });
   if (!evaluation.ok()) return Fail(evaluation.status(), CodeOf(evaluation.status()));
   const Evaluation& e = *evaluation;
+  const auto [name, value, unit] = e.Headline();
+  const char* const target = e.accuracy ? "document" : "token";
   if (o.json) {
-    const nlohmann::json out = {{"loss", e.loss},
-                                {"bits_per_byte", e.bits_per_byte},
-                                {"tokens", e.tokens},
-                                {"seq", T},
-                                {"step", run->step}};
+    const nlohmann::json out = {
+        {"loss", e.loss}, {name, value}, {"tokens", e.tokens}, {"seq", T}, {"step", run->step}};
     std::printf("%s\n", out.dump(2).c_str());
   } else {
-    std::printf("loss %.6f nats a token, %.6f bits per byte, over %ld tokens in windows of %ld\n",
-                e.loss, e.bits_per_byte, static_cast<long>(e.tokens), static_cast<long>(T));
+    std::printf("loss %.6f nats a %s, %.6f %s, over %ld %ss in windows of %ld\n", e.loss, target,
+                value, unit, static_cast<long>(e.tokens), target, static_cast<long>(T));
   }
   return 0;
 }

@@ -43,7 +43,7 @@ struct Progress {
   }
 };
 
-absl::Status Save(const std::string& directory, const Trainer& trainer, const Progress& progress,
+absl::Status Save(const std::string& directory, Trainer* trainer, const Progress& progress,
                   int64_t keep) {
   std::vector<std::vector<char>> copies;  // of what is not in the host's memory
   const auto views = [&](const std::vector<Trainer::Named>& all) {
@@ -51,20 +51,26 @@ absl::Status Save(const std::string& directory, const Trainer& trainer, const Pr
     for (const auto& n : all) {
       views.push_back(ViewOf(n.name, n.tensor));
       views.back().data = n.tensor.raw();
-      if (trainer.device() == Device::kCpu) continue;
+      if (trainer->device() == Device::kCpu) continue;
       copies.emplace_back(static_cast<size_t>(n.tensor.bytes()));
-      Download(trainer.device(), copies.back().data(), n.tensor.raw(), n.tensor.bytes());
+      Download(trainer->device(), copies.back().data(), n.tensor.raw(), n.tensor.bytes());
       views.back().data = copies.back().data();
     }
     return views;
   };
   std::vector<Trainer::Named> saved;
-  for (const Parameter& p : trainer.parameters().all())
+  for (const Parameter& p : trainer->parameters().all())
     if (!progress.identity.base.needed || p.trainable || p.role == Role::kBuffer)
       saved.push_back({p.name, p.var.value()});
-  const std::vector<TensorView> weights = views(saved), states = views(trainer.OptimizerStates());
-  return SaveCheckpoint(directory, trainer.step(), {.model = weights, .optimizer = states},
-                        progress.ToJson(), keep);
+  std::vector<Trainer::Named> state = trainer->OptimizerStates();
+  nlohmann::json metadata = progress.ToJson();
+  if (CarriedStates* const carried = trainer->carried()) {
+    for (const Trainer::Named& value : carried->Values()) state.push_back(value);
+    metadata["carried_tokens"] = carried->tokens();
+  }
+  const std::vector<TensorView> weights = views(saved), states = views(state);
+  return SaveCheckpoint(directory, trainer->step(), {.model = weights, .optimizer = states},
+                        metadata, keep);
 }
 
 // What the run in `folder` is: its newest checkpoint says, or, where there is none yet, its config.
@@ -136,6 +142,13 @@ absl::Status Resume(const RunFolder& folder, const ModelConfig& config, const Ru
     TESSERA_RETURN_IF_ERROR(
         Restore(weights.checkpoint.optimizer.Find(n.name), n.name, trainer->device(), n.tensor));
   trainer->Resume(weights.checkpoint.step);
+  if (CarriedStates* const carried = trainer->carried()) {
+    const std::string where = weights.checkpoint.path + "/manifest.json";
+    TESSERA_ASSIGN_OR_RETURN(
+        const int64_t tokens,
+        GetInteger(weights.checkpoint.metadata, "carried_tokens", 0, INT64_MAX, where));
+    TESSERA_RETURN_IF_ERROR(carried->Restore(weights.checkpoint.optimizer, tokens));
+  }
   now->identity.base = was.identity.base;
   now->tokens = was.tokens;
   now->seconds = was.seconds;
@@ -167,7 +180,7 @@ nlohmann::json RowOf(const StepReport& r, int64_t tokens_a_step, const Progress&
 // A run in its folder, from the step that the trainer stands at to the last.
 class Session {
  public:
-  Session(const RunConfig& config, const Dataset& data, const std::string& folder,
+  Session(const RunConfig& config, const BatchSource& data, const std::string& folder,
           Progress progress, Trainer* trainer)
       : t_(config.train),
         data_(data),
@@ -248,12 +261,12 @@ class Session {
       return *interrupted == 0;
     }));
     if (e.stopped) return absl::OkStatus();
-    TESSERA_RETURN_IF_ERROR(metrics_.Write({{"step", step},
-                                            {"val_loss", e.loss},
-                                            {"val_bits_per_byte", e.bits_per_byte},
-                                            {"val_tokens", e.tokens}}));
-    message(absl::StrCat("step ", step, ": validation ", e.bits_per_byte, " bits per byte"));
-    return Event(step, {{"val_bits_per_byte", e.bits_per_byte}});
+    const auto [name, value, unit] = e.Headline();
+    const std::string key = std::string("val_") + name;
+    TESSERA_RETURN_IF_ERROR(metrics_.Write(
+        {{"step", step}, {"val_loss", e.loss}, {key, value}, {"val_tokens", e.tokens}}));
+    message(absl::StrCat("step ", step, ": validation ", value, " ", unit));
+    return Event(step, {{key, value}});
   }
 
   absl::Status Event(int64_t step, const std::vector<EventWriter::Scalar>& scalars) {
@@ -263,13 +276,13 @@ class Session {
   }
 
   absl::Status SaveNow() {
-    TESSERA_RETURN_IF_ERROR(Save(folder_, trainer_, progress_, t_.keep));
+    TESSERA_RETURN_IF_ERROR(Save(folder_, &trainer_, progress_, t_.keep));
     saved_step_ = trainer_.step();
     return absl::OkStatus();
   }
 
   const TrainConfig& t_;
-  const Dataset& data_;
+  const BatchSource& data_;
   std::string folder_;
   Progress progress_;
   Trainer& trainer_;
@@ -334,6 +347,8 @@ absl::StatusOr<std::string> Run(const RunConfig& config, const RunOptions& optio
   TESSERA_ASSIGN_OR_RETURN(
       const Dataset data,
       Dataset::Open(source, tokenizer, t.seq, {.message = message, .progress = tokenising}));
+  TESSERA_ASSIGN_OR_RETURN(const std::shared_ptr<const BatchSource> batches,
+                           MakeBatches(config, source.path, data, *tokenizer));
   Progress progress;
   TESSERA_ASSIGN_OR_RETURN(progress.identity, IdentityOf(config, *tokenizer));
   TESSERA_ASSIGN_OR_RETURN(const std::string threads, UseThreads(t.threads));
@@ -359,7 +374,7 @@ absl::StatusOr<std::string> Run(const RunConfig& config, const RunOptions& optio
   TESSERA_RETURN_IF_ERROR(AtomicWrite(folder.path + "/config.yaml", progress.identity.config));
   if (const std::string text = tokenizer->Serialize(); !text.empty())
     TESSERA_RETURN_IF_ERROR(AtomicWrite(folder.path + "/tokenizer.json", text));
-  Session session(config, data, folder.path, std::move(progress), trainer.get());
+  Session session(config, *batches, folder.path, std::move(progress), trainer.get());
   TESSERA_RETURN_IF_ERROR(session.Open());
   const absl::Status ended =
       CatchErrors([&] { return session.Train(interrupted, report, message); });

@@ -55,6 +55,7 @@ DataConfig DataKeys::Config() const {
 
 void TrainConfig::Fields(FieldList& f) {
   f.Add("data", data, "what to train on");
+  objective.Fields(f);
   f.Add("steps", steps, Between(1, kMaxSteps), "optimizer steps that the schedule spans");
   f.Add("stop_at", stop_at, Between(1, kMaxSteps), "stop after this step and save");
   f.Add("batch", batch, Between(1, kMaxBatch), "sequences a micro-batch");
@@ -134,15 +135,14 @@ absl::StatusOr<RunConfig> FromTree(ConfigNode root, const std::string& name,
   const ConfigNode* const model = reader.Require("model", "the model");
   if (const ConfigNode* train = reader.Take("train"))
     ReadTrain(*train, &config.train, &train_errors);
-  if (model != nullptr)
-    config.model = ReadModelConfig(
-        *model, {.max_tokens = config.train.seq, .packed = config.train.data.HasDocuments()},
-        &errors);
+  if (model != nullptr) config.model = ReadModelConfig(*model, TrainingDataOf(config), &errors);
   errors.Add(train_errors);
   config.model.tuning.freeze = config.train.freeze;
   if (errors.empty() && !config.train.freeze.empty())
     CheckFreeze(config.model, *root.Find("train")->Find("freeze"), &errors);
   reader.Finish(TopFields(&config));
+  if (errors.empty())
+    if (const absl::Status s = CheckObjective(config); !s.ok()) errors.Add(root.Error(s.message()));
   if (errors.empty()) ReportUnread(root, &errors);
   TESSERA_RETURN_IF_ERROR(errors.ToStatus());
   return config;

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "arch/model_config.h"
 #include "data/dataset.h"
+#include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -30,6 +31,7 @@ struct DataKeys {
 // The `train:` part of a config.
 struct TrainConfig {
   DataKeys data;
+  ObjectiveConfig objective;
   int64_t steps = 500;
   std::optional<int64_t> stop_at;  // stop early and save; the schedule still spans `steps`
   int64_t batch = 16;              // sequences a micro-batch

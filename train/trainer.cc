@@ -47,15 +47,25 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Make(const RunConfig& config, 
   // Before the question what is free: a GPU's takes memory for its time, and its library for good.
   const double peak_flops = device == Device::kCuda ? Cuda().MeasurePeakFlops(t.precision)
                                                     : MeasurePeakFlops(t.precision);
-  const ModelCost cost = MeasureCost(config.model, vocab_size, t.batch, t.seq, t.precision);
+  ModelCost cost = MeasureCost(config.model, vocab_size, t.batch, t.seq, t.precision);
+  const bool carries = t.objective.order == ObjectiveConfig::Order::kStream;
+  if (carries) {
+    TESSERA_RETURN_IF_ERROR(CarriedStates::Check(config.model, cost));
+    cost.activation_bytes =
+        std::max(cost.activation_bytes,
+                 CarriedStates::PassBytes(config.model, vocab_size, t.batch, t.seq, t.precision));
+  }
   std::vector<MetricValues> metrics = MetricsOf(config, vocab_size);
   const int64_t parameter_bytes = BytesWith(config, vocab_size, OutcomeFloats(metrics));
+  const int64_t carried_bytes =
+      carries ? CheckedProduct({2, cost.state_bytes, t.batch, t.accumulate}) : 0;
   const int64_t scratch = device == Device::kCuda ? cost.cuda_scratch_bytes : 0;
-  const int64_t need = parameter_bytes + cost.activation_bytes + scratch;
+  const int64_t need = parameter_bytes + carried_bytes + cost.activation_bytes + scratch;
   const std::string what = absl::StrFormat(
       "this run (%.2f GiB for parameters, gradients and moments, %.2f for a micro-batch of %d x %d "
       "tokens)",
-      parameter_bytes * 0x1p-30, (cost.activation_bytes + scratch) * 0x1p-30, t.batch, t.seq);
+      (parameter_bytes + carried_bytes) * 0x1p-30, (cost.activation_bytes + scratch) * 0x1p-30,
+      t.batch, t.seq);
   const char* const fix = "lower train.batch or train.seq, or set `recompute: true` on layers";
   if (device == Device::kCpu) {
     TESSERA_RETURN_IF_ERROR(CheckMemory(need, what, fix));
@@ -105,7 +115,7 @@ Trainer::StepTensors::StepTensors(Arena* arena, Device device, const Optimizer& 
   };
   const int64_t blocks =
       OptimizerBlocks(optimizer.tensors().data(), static_cast<int64_t>(optimizer.tensors().size()));
-  tokens = zeros({3, t.accumulate, t.batch * t.seq}, DType::kI32);
+  integers = zeros({t.accumulate * (3 * t.batch * t.seq + 1)}, DType::kI32);
   scalars = zeros({kStepFloats + t.accumulate}, DType::kF32);
   outcome = zeros({outcome_floats}, DType::kF32);
   losses = zeros({t.accumulate}, DType::kF32);
@@ -129,8 +139,10 @@ Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, con
   optimizer_ = MakeOptimizer({t.optimizer, parameters_, &parameter_arena_, device_});
   tensors_ = std::make_unique<StepTensors>(&parameter_arena_, device_, *optimizer_, t,
                                            OutcomeFloats(metrics_));
+  if (t.objective.order == ObjectiveConfig::Order::kStream)
+    carried_ = std::make_unique<CarriedStates>(*model_, device_, t.accumulate, t.batch);
   for (int64_t i = 0; i < most_started(); ++i)
-    slots_.push_back(std::unique_ptr<Slot>(new Slot{{device_, tensors_->tokens.bytes()},
+    slots_.push_back(std::unique_ptr<Slot>(new Slot{{device_, tensors_->integers.bytes()},
                                                     {device_, tensors_->scalars.bytes()},
                                                     {device_, tensors_->outcome.bytes()}}));
 }
@@ -138,19 +150,21 @@ Trainer::Trainer(const RunConfig& config, int64_t vocab_size, Device device, con
 Context Trainer::NewContext() {
   Context ctx(device_, &arena_);
   ctx.compute = config_.train.precision;
+  ctx.noise_seed = config_.train.seed;
   return ctx;
 }
 
 // The host's share of a step: which tokens, and the numbers that change from step to step.
-void Trainer::FillInputs(const Dataset& data, const Slot& slot) const {
+void Trainer::FillInputs(const BatchSource& data, const Slot& slot) {
   const TrainConfig& t = config_.train;
   const size_t all = static_cast<size_t>(t.accumulate * t.batch * t.seq);
-  auto* const inputs = slot.tokens.as<int32_t>();
+  auto* const inputs = slot.integers.as<int32_t>();
   auto* const share = slot.scalars.as<float>() + kStepFloats;
   std::vector<double> targets;
   double target_count = 0;
+  bool anew = true;  // whether all rows are at the start of a document
   for (int64_t micro = 0; micro < t.accumulate; ++micro) {
-    const Batch batch = data.SampleBatch(
+    const Batch batch = data.TrainBatch(
         {.seed = t.seed, .step = step_, .micro_batch = micro, .micro_batches = t.accumulate},
         t.batch, t.seq);
     int32_t* to = inputs + micro * t.batch * t.seq;
@@ -158,11 +172,17 @@ void Trainer::FillInputs(const Dataset& data, const Slot& slot) const {
     std::copy(batch.targets.begin(), batch.targets.end(), to + all);
     const std::vector<int32_t> position = Positions(batch);
     std::copy(position.begin(), position.end(), to + 2 * all);
+    for (int64_t row = 0; row < t.batch; ++row)
+      anew = anew && position[static_cast<size_t>(row * t.seq)] == 0;
+    // Kernels read it as 32 bits; a number that comes again after 2^32 harms nobody.
+    inputs[3 * all + static_cast<size_t>(micro)] =
+        static_cast<int32_t>(static_cast<uint32_t>(step_ * t.accumulate + micro));
     targets.push_back(static_cast<double>(batch.target_count));
     target_count += targets.back();
   }
   for (size_t micro = 0; micro < targets.size(); ++micro)
     share[micro] = static_cast<float>(targets[micro] / std::max(1.0, target_count));
+  if (carried_ != nullptr && anew) carried_->Clear();
   OptimizerStep step = {.lr = static_cast<float>(t.LearningRate().At(step_)),
                         .clip = static_cast<float>(t.clip)};
   optimizer_->SetCorrections(step_ + 1, &step);
@@ -173,15 +193,21 @@ void Trainer::FillInputs(const Dataset& data, const Slot& slot) const {
 void Trainer::Pass(int64_t micro) {
   const TrainConfig& t = config_.train;
   const auto ids = [&](int64_t which) {
-    return tensors_->tokens[which].Reshape({t.accumulate, t.batch, t.seq})[micro];
+    return tensors_->integers
+        .Slice((which * t.accumulate + micro) * t.batch * t.seq, t.batch * t.seq)
+        .Reshape({t.batch, t.seq});
   };
   Context ctx = NewContext();
   Metrics metrics;
   ctx.counter = &counter_;
   ctx.metrics = &metrics;
   ctx.position = ids(2);
+  ctx.noise_step =
+      tensors_->integers.Slice(3 * t.accumulate * t.batch * t.seq + micro, 1).Reshape({1});
   const Tensor loss =
-      TrainPass(ctx, *model_, ids(0), ids(1), tensors_->scalars.Slice(kStepFloats + micro, 1));
+      TrainPass(ctx, *model_, ids(0), ids(1), tensors_->scalars.Slice(kStepFloats + micro, 1),
+                carried_ == nullptr ? nullptr : carried_->At(micro));
+  if (carried_ != nullptr) carried_->Keep(micro);
   const auto keep = [&](const Tensor& from, float* to) {
     Dispatch(device_, CopyArgs<float>{.x = from.data<float>(),
                                       .x_stride = from.elements(),
@@ -240,15 +266,17 @@ void Trainer::RunStep() {
   UpdateParameters();
 }
 
-void Trainer::Start(const Dataset& data) {
+// On a GPU a step is a graph from its second time on. States between steps change their shapes
+// until they are full, and blocks may read how much they have seen, so such a step is none.
+void Trainer::Start(const BatchSource& data) {
   TESSERA_CHECK(started() < most_started(), "%ld steps are started", started());
   const Clock::time_point at = Clock::now();
   const Slot& slot = *slots_[static_cast<size_t>(step_ % most_started())];
   FillInputs(data, slot);
-  slot.tokens.StartUpload(tensors_->tokens.raw());
+  slot.integers.StartUpload(tensors_->integers.raw());
   slot.scalars.StartUpload(tensors_->scalars.raw());
   // The first step is not recorded: it is the one in which kernels take the memory that they keep.
-  if (device_ == Device::kCuda && steps_run_ > 0) {
+  if (device_ == Device::kCuda && steps_run_ > 0 && carried_ == nullptr) {
     if (graph_ == nullptr)
       RunAsGraph(device_, &graph_, [&] { RunStep(); });
     else
@@ -278,6 +306,7 @@ absl::StatusOr<StepReport> Trainer::Finish() {
     if (!started_.empty()) Wait(device_, started_.back().mark);
     started_.clear();
     step_ = s.step - 1;
+    if (carried_ != nullptr) carried_->Undo();
     return absl::FailedPreconditionError(absl::StrFormat(
         "step %d: the loss is %g and the gradient's norm %g; nothing was updated. Lower train.lr "
         "(now %g), or raise train.warmup",
@@ -298,7 +327,7 @@ absl::StatusOr<StepReport> Trainer::Finish() {
   return report;
 }
 
-absl::StatusOr<Evaluation> Trainer::Evaluate(const Dataset& data,
+absl::StatusOr<Evaluation> Trainer::Evaluate(const BatchSource& data,
                                              const EvaluationProgress& progress) {
   const TrainConfig& t = config_.train;
   Context ctx = NewContext();

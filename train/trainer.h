@@ -11,8 +11,9 @@
 
 #include "arch/cost.h"
 #include "arch/model.h"
-#include "data/dataset.h"
+#include "data/batches.h"
 #include "kernels/device/memory.h"
+#include "train/carried.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
 #include "train/run_config.h"
@@ -47,14 +48,14 @@ class Trainer {
                                                          int64_t vocab_size,
                                                          Device device = Device::kCpu);
   // How many steps may be started before the first of them is finished: 1 on the CPU, where Start
-  // does all the work, 2 on a GPU.
-  int64_t most_started() const { return device_ == Device::kCuda ? 2 : 1; }
+  // does all the work, and where a step goes on from the state of the one before; 2 on a GPU else.
+  int64_t most_started() const { return device_ == Device::kCuda && carried_ == nullptr ? 2 : 1; }
   int64_t started() const { return static_cast<int64_t>(started_.size()); }
-  void Start(const Dataset& data);
+  void Start(const BatchSource& data);
   // Waits for the first step started. A loss or gradient that is not finite is an error; neither
   // that step nor one started after it updates anything.
   absl::StatusOr<StepReport> Finish();
-  absl::StatusOr<StepReport> Step(const Dataset& data) {
+  absl::StatusOr<StepReport> Step(const BatchSource& data) {
     Start(data);
     return Finish();
   }
@@ -66,13 +67,15 @@ class Trainer {
   // Of the steps started.
   int64_t step() const { return step_; }
   // The next ones need that all steps started are finished.
-  absl::StatusOr<Evaluation> Evaluate(const Dataset& data,
+  absl::StatusOr<Evaluation> Evaluate(const BatchSource& data,
                                       const EvaluationProgress& progress = nullptr);
   // What a checkpoint holds.
   using Named = Optimizer::State;
   std::vector<Named> Weights() const;  // and buffers
   const std::vector<Named>& OptimizerStates() const { return optimizer_->states(); }
   void Resume(int64_t step) { step_ = step; }
+  // Of rows that go on from step to step, where train.order asks for it; null else.
+  CarriedStates* carried() { return carried_.get(); }
 
   Device device() const { return device_; }
   const ModelCost& cost() const { return cost_; }
@@ -99,17 +102,18 @@ class Trainer {
   };
   // The host's side of a step in flight.
   struct Slot {
-    HostBuffer tokens, scalars, outcome;
+    HostBuffer integers, scalars, outcome;
   };
 
   // What a step needs beside the model and its activations. In the device's memory: what it reads,
-  // tokens [3, micro-batches, B T] int32 (inputs, targets, positions) and scalars (OptimizerStep,
+  // integers, int32 (inputs, targets and positions [3, micro-batches, B T], and the number of each
+  // micro-batch of the run, for noise), and scalars (OptimizerStep,
   // then each micro-batch's share of the targets), and what it leaves, outcome (StepOutcome, then
   // the metrics).
   struct StepTensors {
     StepTensors(Arena* arena, Device device, const Optimizer& optimizer, const TrainConfig& t,
                 int64_t outcome_floats);
-    Tensor tokens, scalars, outcome, losses, partial;
+    Tensor integers, scalars, outcome, losses, partial;
   };
 
   Trainer(const RunConfig& config, int64_t vocab_size, Device device, const ModelCost& cost,
@@ -120,7 +124,7 @@ class Trainer {
   static int64_t OutcomeFloats(const std::vector<MetricValues>& metrics);
   static int64_t BytesWith(const RunConfig& config, int64_t vocab_size, int64_t outcome_floats);
   Context NewContext();
-  void FillInputs(const Dataset& data, const Slot& slot) const;
+  void FillInputs(const BatchSource& data, const Slot& slot);
   void RunStep();
   void Pass(int64_t micro);
   void UpdateParameters();
@@ -134,6 +138,7 @@ class Trainer {
   std::unique_ptr<Model> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<StepTensors> tensors_;
+  std::unique_ptr<CarriedStates> carried_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::deque<Started> started_;
   std::unique_ptr<CudaDevice::Graph> graph_;

@@ -8,9 +8,7 @@ namespace {
 
 void Positions(const PositionsArgs& a) {
   ParallelRanges(a.B * a.count, 16384, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      a.y.data[i] =
-          a.x.Row(i / a.count)[a.first + i % a.count * a.step] / static_cast<int32_t>(a.divisor);
+    for (int64_t i = begin; i < end; ++i) a.y.data[i] = a.At(i / a.count, i % a.count);
   });
 }
 

@@ -9,8 +9,7 @@ struct PositionsBody {
   PositionsArgs a;
   template <int N>
   __device__ __forceinline__ void At(int64_t i, int64_t) const {
-    a.y.data[i] =
-        a.x.Row(i / a.count)[a.first + i % a.count * a.step] / static_cast<int32_t>(a.divisor);
+    a.y.data[i] = a.At(i / a.count, i % a.count);
   }
 };
 

@@ -32,8 +32,23 @@ const std::vector<BlockCase> kCorners = {
      "8}}]}}, "
      "{mlp: {d_ff: 9}}]}",
      16},
+    {"linformer", "{length: 128}"},
+    {"linformer", "{heads: 2, head_dim: 9, rank: 7, length: 71, share: true}", 16},
     {"mamba2", "{d_state: 16, head_dim: 8, groups: 2, expand: 1.5, bias: true}", 32},
     {"mamba2", "{d_state: 5, head_dim: 16, conv: 2, conv_bias: false}", 32},
+    {"megabyte", "{patch: 4, global: [attention, mlp], layers: [attention, mlp]}"},
+    {"megabyte",
+     "{patch: 3, global_width: 24, global: [{gla: {heads: 2}}], layers: [{mamba2: {d_state: 5, "
+     "head_dim: 8}}, {attention: {heads: 2, window: 2}}]}",
+     16},
+    {"mixture_of_depths",
+     "{capacity: 0.4, layers: [attention, mlp]}",
+     64,
+     {"predictor_in", "predictor_in_bias", "predictor"}},
+    {"mixture_of_depths",
+     "{capacity: 0.7, layers: [{gla: {heads: 2}, norm: none}, {attention: {heads: 2, window: 3}}]}",
+     16,
+     {"predictor_in", "predictor_in_bias", "predictor"}},
     {"mlp", "{activation: geglu, bias: true}"},
     {"mlp", "{activation: gelu, d_ff: 37, bias: true}"},
     {"mlp", "{activation: relu2}"},
@@ -45,6 +60,9 @@ const std::vector<BlockCase> kCorners = {
     {"moe", "{expert: relu2, shared: 2, shared_d_ff: 19, shared_gate: true}"},
     {"moe", "{experts: 4, shared: 1, capacity_factor: 1}"},
     {"moe", "{expert: silu, d_ff: 11}"},
+    {"nystromformer", "{heads: 2, landmarks: 5, conv: 3, steps: 4}", 32},
+    {"nystromformer", "{heads: 3, head_dim: 5, landmarks: 100, conv: 5}", 16},
+    {"nystromformer", "{landmarks: 1, conv: 0}"},
     {"recurrent", "{layers: [attention, mlp]}"},
     {"recurrent", "{steps: 1, layers: [{gla: {heads: 2}, norm: none}]}"},
     {"recurrent",
@@ -60,6 +78,13 @@ const std::vector<BlockCase> kCorners = {
      "{steps: 1, layers: [{attention: {window: 5}, share: a, lora: {rank: 3, match: out}}, {mlp: "
      "{d_ff: 16}, share: m}, {attention: {window: 5}, share: a, lora: {rank: 2, match: v|out}}, "
      "{mlp: {d_ff: 16}, share: m, lora: {rank: 5, alpha: 5}}]}",
+     16},
+    {"recurrent_memory", "{segment: 16, tokens: 3, layers: [attention, mlp]}"},
+    {"recurrent_memory",
+     "{segment: 29, tokens: 1, layers: [{gla: {heads: 2}}, {attention: {heads: 2, window: 4}}]}",
+     16},
+    {"recurrent_memory",
+     "{segment: 13, tokens: 2, layers: [{hourglass: {shorten: 2, layers: [{gla: {heads: 2}}]}}]}",
      16},
 };
 

@@ -216,8 +216,11 @@ TEST_P(BlockContract, StateBytesAreAsDeclared) {
     for (const int64_t T : {1, 7, 100}) {
       const Outcome run =
           RunBlock(s, InputOf(2, T, c.D), 2, T, {.compute = compute, .chunks = {T}});
-      EXPECT_EQ(run.state_bytes, 2 * StatesOf(s.block(), compute).After(T))
-          << Name(compute) << ", T = " << T;
+      const int64_t most = 2 * StatesOf(s.block(), compute).After(T);
+      EXPECT_LE(run.state_bytes, most) << Name(compute) << ", T = " << T;
+      if (!s.traits().reads_values) {
+        EXPECT_EQ(run.state_bytes, most) << Name(compute) << ", T = " << T;
+      }
     }
 }
 

@@ -45,7 +45,7 @@ Subject::Subject(const BlockCase& c, Device device)
   const absl::Status read = ReadFields(c.config, *config_.config);
   TESSERA_CHECK(read.ok(), "%s", std::string(read.message()).c_str());
   ErrorList errors;
-  PlaceAlone(&config_, {.D = c.D, .layers = 4}, &errors);
+  PlaceAlone(&config_, {.D = c.D, .layers = 4, .max_tokens = 256}, &errors);
   TESSERA_CHECK(errors.empty(), "%s", std::string(errors.ToStatus().message()).c_str());
   if (c.lora) parameters_.Tune({.adapt = AdaptConfig{c.lora}});
   Parameters p(&parameters_, config_.path);
@@ -75,6 +75,7 @@ Outcome RunBlock(Subject& s, const std::vector<double>& x, int64_t B, int64_t T,
   ctx.compute = way.compute;
   ctx.counter = &counter;
   ctx.training = way.gradients && way.training;
+  ctx.noise_step = ctx.Zeros({1}, DType::kI32);
   std::map<std::string, ExtraLoss> losses;
   ctx.extra_losses = &losses;
   ctx.SetRecording(way.gradients);

@@ -124,13 +124,28 @@ std::string Lengths(Subject& s, const Traits& t) {
 
 }  // namespace
 
+namespace {
+
+std::string Values(Subject& s, const Traits& t) {
+  if (!t.reads_values) return "";
+  const int64_t T = s.Fit(63);
+  const auto flops = [&](int64_t b0) {
+    return RunBlock(s, InputOf(2, T, s.D(), b0), 2, T, {}).cost.flops;
+  };
+  return flops(0) != flops(2) || flops(0) != flops(4)
+             ? ""
+             : "it says that its sizes depend on values, and does as much whatever they are\n";
+}
+
+}  // namespace
+
 std::string FalseTraits(Subject& s) {
   const Traits t = s.traits();
   const std::string lengths = Lengths(s, t);
   if (!lengths.empty()) return lengths;  // the others run on lengths that it says are right
   const bool exceptional = t.causal != Causal::kAlways || !t.packs || t.mixes_rows || !t.decodes ||
-                           t.multiple_of > 1 || t.max_tokens > 0;
-  return Causality(s, t) + Packing(s, t) + Rows(s, t) + Decoding(s, t) +
+                           t.multiple_of > 1 || t.max_tokens > 0 || t.reads_values;
+  return Causality(s, t) + Packing(s, t) + Rows(s, t) + Decoding(s, t) + Values(s, t) +
          (exceptional && t.why[0] == '\0' ? "it does not say why\n" : "");
 }
 

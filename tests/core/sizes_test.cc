@@ -93,7 +93,7 @@ TEST(Sizes, NoConfigOverflows) {
     }
   }
   EXPECT_GT(refused, 300);
-  EXPECT_GT(costed, 300);
+  EXPECT_GT(costed, 150);
   EXPECT_GT(too_large, 0);
 }
 

@@ -87,7 +87,7 @@ TEST(Dataset, AnEpochTakesEachTokenOnce) {
   // (103 - 5) / 5 = 19 windows an epoch; as one batch each epoch is a step.
   std::set<int32_t> phases;
   for (int64_t epoch = 0; epoch < 20; ++epoch) {
-    const Batch batch = data.SampleBatch({.seed = 7, .step = epoch}, 19, 5);
+    const Batch batch = data.TrainBatch({.seed = 7, .step = epoch}, 19, 5);
     std::vector<int32_t> inputs = batch.inputs;
     EXPECT_FALSE(std::is_sorted(inputs.begin(), inputs.end()));
     std::sort(inputs.begin(), inputs.end());
@@ -102,15 +102,15 @@ TEST(Dataset, AnEpochTakesEachTokenOnce) {
 TEST(Dataset, ABatchIsAFunctionOfSeedAndStep) {
   const DataFile file(Counting(250));
   const Dataset data = *Dataset::Open(file.config(Format::kText), Bytes(), 5);
-  const Batch whole = data.SampleBatch({.seed = 3, .step = 11}, 6, 5);
-  EXPECT_EQ(whole.inputs, data.SampleBatch({.seed = 3, .step = 11}, 6, 5).inputs);
-  EXPECT_NE(whole.inputs, data.SampleBatch({.seed = 4, .step = 11}, 6, 5).inputs);
-  EXPECT_NE(whole.inputs, data.SampleBatch({.seed = 3, .step = 12}, 6, 5).inputs);
+  const Batch whole = data.TrainBatch({.seed = 3, .step = 11}, 6, 5);
+  EXPECT_EQ(whole.inputs, data.TrainBatch({.seed = 3, .step = 11}, 6, 5).inputs);
+  EXPECT_NE(whole.inputs, data.TrainBatch({.seed = 4, .step = 11}, 6, 5).inputs);
+  EXPECT_NE(whole.inputs, data.TrainBatch({.seed = 3, .step = 12}, 6, 5).inputs);
   // Three micro-batches of two rows are the same six rows.
   std::vector<int32_t> parts;
   for (int64_t m = 0; m < 3; ++m) {
     const Batch part =
-        data.SampleBatch({.seed = 3, .step = 11, .micro_batch = m, .micro_batches = 3}, 2, 5);
+        data.TrainBatch({.seed = 3, .step = 11, .micro_batch = m, .micro_batches = 3}, 2, 5);
     parts.insert(parts.end(), part.inputs.begin(), part.inputs.end());
   }
   EXPECT_EQ(parts, whole.inputs);
@@ -139,7 +139,7 @@ TEST(Dataset, ValidationGoesThroughTheLastPartInOrder) {
   EXPECT_EQ(cut.target_bytes, 8);
   for (size_t t = 0; t < 24; ++t) EXPECT_EQ(cut.targets[t], t < 8 ? first.targets[t] : kNoTarget);
   for (int64_t step = 0; step < 30; ++step)
-    for (const int32_t id : data.SampleBatch({.step = step}, 4, 6).targets) EXPECT_LT(id, 160);
+    for (const int32_t id : data.TrainBatch({.step = step}, 4, 6).targets) EXPECT_LT(id, 160);
 }
 
 TEST(Dataset, BytesOfTheTargetsAreCountedThroughTheTokenizer) {
@@ -168,7 +168,7 @@ TEST(Dataset, DocumentsOfJsonlRestartThePosition) {
   EXPECT_EQ(val.targets, (std::vector<int32_t>{'l', 'm', 'n'}));
   EXPECT_EQ(val.position, (std::vector<int32_t>{0, 1, 2}));
   for (int64_t step = 0; step < 20; ++step) {
-    const Batch batch = data.SampleBatch({.step = step}, 1, 3);
+    const Batch batch = data.TrainBatch({.step = step}, 1, 3);
     for (size_t t = 1; t < 3; ++t) {
       const bool begins =
           std::string("adi").find(static_cast<char>(batch.inputs[t])) != std::string::npos;
@@ -185,7 +185,7 @@ TEST(Dataset, JsonlMayHaveBlankLinesAnyLineEndsAndByteOrderMarks) {
       "\xef\xbb\xbf{\"text\": \"gh\\n\"}\n\n");
   const Dataset data = *Dataset::Open(file.config(Format::kJsonl), Bytes(), 8);
   EXPECT_EQ(data.documents(), 3);
-  const Batch batch = data.SampleBatch({}, 1, 8);
+  const Batch batch = data.TrainBatch({}, 1, 8);
   EXPECT_EQ(batch.inputs, (std::vector<int32_t>{'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'}));
   EXPECT_EQ(batch.targets,
             (std::vector<int32_t>{'b', 'c', kNoTarget, 'e', 'f', kNoTarget, 'h', '\n'}));
@@ -204,7 +204,7 @@ TEST(Dataset, TokenFilesOfEveryEncodingAreTheSameTokens) {
     DataConfig config = file.config(Format::kTokens);
     config.tokens = {.encoding = encoding, .document_id = 9};
     const Dataset data = *Dataset::Open(config, Bytes(), 7);
-    const Batch batch = data.SampleBatch({}, 1, 7);
+    const Batch batch = data.TrainBatch({}, 1, 7);
     EXPECT_EQ(batch.inputs, (std::vector<int32_t>{9, 1, 2, 9, 3, 4, 5}));
     EXPECT_EQ(batch.targets, (std::vector<int32_t>{1, 2, 9, 3, 4, 5, 6}));
     EXPECT_EQ(batch.position, (std::vector<int32_t>{0, 1, 2, 0, 1, 2, 3}));

@@ -198,7 +198,7 @@ TEST_F(TokenCache, TheEndOfADocumentIsATarget) {
   const Dataset data = *Dataset::Open(
       {.format = Format::kJsonl, .path = path_, .val_fraction = 0, .documents = {.token = "#"}},
       MakeByteTokenizer(), 5);
-  const Batch batch = data.SampleBatch({}, 1, 5);
+  const Batch batch = data.TrainBatch({}, 1, 5);
   EXPECT_EQ(batch.inputs, (std::vector<int32_t>{'#', 'a', 'b', '#', 'c'}));
   EXPECT_EQ(batch.targets, (std::vector<int32_t>{'a', 'b', '#', 'c', '#'}));
   EXPECT_EQ(batch.position, (std::vector<int32_t>{0, 1, 2, 0, 1}));

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/parallel.h"
 #include "core/status.h"
@@ -106,6 +107,37 @@ TEST_F(RunTest, ResumedAtItsMiddleIsTheSameRunOnAnyNumberOfThreads) {
     EXPECT_EQ(*ReadFile(folder_ + "/whole" + at), *ReadFile(folder_ + "/parts" + at)) << file;
   }
   EXPECT_TRUE(fs::exists(folder_ + "/parts/report.html"));
+}
+
+// The state between steps, the noise of each step and the masks of each batch are a run's, too.
+TEST_F(RunTest, WhatStepsLeaveForOneAnotherResumesWithTheSameBits) {
+  const std::string path = Config(
+      "  dropout: 0.2\n  layers:\n    - mamba2: {d_state: 16, head_dim: 16}\n"
+      "    - attention: {heads: 2, window: 21}\n    - {gla: {heads: 2}, recompute: true}\n"
+      "    - hourglass: {shorten: 3, layers: [{gla: {heads: 2}}]}",
+      "  accumulate: 2");
+  std::set<std::string> weights;
+  for (const std::string way : {"order=stream", "order=shuffled", "objective=masked"}) {
+    const std::string key = "train." + way, whole = way + "/whole", parts = way + "/parts";
+    const std::string ends =
+        way == "objective=masked" ? "model.layers=[{gla: {heads: 2}}]" : "train.seed=1";
+    fs::create_directories(folder_ + "/" + way);
+    const auto train = [&](const char* more, const std::string& run, bool resume) {
+      const absl::Status s = Train(path, {Text(), key, ends, more}, run, resume);
+      EXPECT_TRUE(s.ok()) << way << ": " << s;
+    };
+    train("train.threads=1", whole, false);
+    train("train.stop_at=3", parts, false);
+    train("train.threads=4", parts, true);
+    for (const char* file : {"model", "optimizer"}) {
+      const std::string at = std::string("/checkpoints/step-00000008/") + file + ".safetensors";
+      EXPECT_EQ(*ReadFile(folder_ + "/" + whole + at), *ReadFile(folder_ + "/" + parts + at))
+          << way << ": " << file;
+    }
+    weights.insert(
+        *ReadFile(folder_ + "/" + whole + "/checkpoints/step-00000008/model.safetensors"));
+  }
+  EXPECT_EQ(weights.size(), 3u);
 }
 
 TEST_F(RunTest, EveryOptimizerResumesWithTheSameBits) {

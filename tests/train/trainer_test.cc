@@ -116,5 +116,66 @@ TEST(Trainer, AMetricWhoseSizeDependsOnTheBatchIsRefused) {
       "in one of a token");
 }
 
+// With a learning rate of next to nothing, so that the parameters stay as they are.
+std::vector<double> Losses(const TemporaryFolder& folder, const std::string& model,
+                           const std::vector<std::string>& keys, int steps, int letters = 23) {
+  const std::string path = folder.path("letters");
+  if (std::ofstream out(path); out)
+    for (int i = 0; i < 2000; ++i) out << static_cast<char>('a' + i * i % letters);
+  absl::StatusOr<RunConfig> config = ParseRunConfig(
+      "model: {d_model: 16, layers: " + model + "}\ntrain: {lr: 1e-30, warmup: 0, batch: 2}", "c",
+      keys);
+  EXPECT_TRUE(config.ok()) << config.status();
+  config->train.data.text = path;
+  const auto data =
+      Dataset::Open(config->train.data.Config(), MakeByteTokenizer(), config->train.seq);
+  const auto batches = MakeBatches(*config, path, *data, *MakeByteTokenizer());
+  const auto trainer = Trainer::Create(*config, 256);
+  EXPECT_TRUE(trainer.ok()) << trainer.status();
+  std::vector<double> losses;
+  for (int step = 0; step < steps; ++step) losses.push_back((*trainer)->Step(**batches)->loss);
+  return losses;
+}
+
+TEST(Trainer, AStreamInShortStepsIsTheStreamInLongOnes) {
+  TemporaryFolder folder;
+  const std::string model =
+      "[{attention: {heads: 2, window: 20}}, {gla: {heads: 2}}, {mamba2: {d_state: 16, head_dim: "
+      "16}}]";
+  const auto of = [&](const char* order, const char* seq, int steps) {
+    return Losses(folder, model, {order, seq}, steps);
+  };
+  const std::vector<double> whole = of("train.order=stream", "train.seq=32", 3),
+                            parts = of("train.order=stream", "train.seq=8", 12);
+  for (size_t i = 0; i < whole.size(); ++i)
+    EXPECT_NEAR(whole[i],
+                (parts[4 * i] + parts[4 * i + 1] + parts[4 * i + 2] + parts[4 * i + 3]) / 4, 1e-5);
+}
+
+TEST(Trainer, AStreamWhoseStateGrowsWithoutEndIsRefused) {
+  TemporaryFolder folder;
+  RunConfig config = *ParseRunConfig(
+      "model: {d_model: 16, layers: [{gla: {heads: 2}}, {attention: {heads: 2}}]}\n"
+      "train: {seq: 8, batch: 2, order: stream}",
+      "c", {});
+  EXPECT_EQ(Trainer::Create(config, 256).status().message(),
+            "train.order: stream carries the model's state from step to step, and that of "
+            "layers[1].attention would grow without end; give attention a `window`, or train with "
+            "`order: shuffled`");
+}
+
+TEST(Trainer, EachStepDropsOutAnew) {
+  TemporaryFolder folder;
+  const auto losses = [&](const char* rate) {
+    // Of one letter, so that every step reads the same tokens.
+    return Losses(folder, "[mlp, mlp]", {rate, "train.seq=16"}, 3, 1);
+  };
+  const std::vector<double> none = losses("model.dropout=0"), some = losses("model.dropout=0.3");
+  EXPECT_EQ(none[0], none[1]);
+  EXPECT_NE(some[0], some[1]);
+  EXPECT_EQ(some, losses("model.dropout=0.3"));
+  EXPECT_NE(none[0], some[0]);
+}
+
 }  // namespace
 }  // namespace tessera

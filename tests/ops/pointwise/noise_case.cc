@@ -22,17 +22,21 @@ double UniformOf(const std::string& name, uint64_t seed, uint32_t step, int64_t 
 constexpr uint64_t kSeed = 7;
 
 OpCase DropoutCase(const std::string& name, const Shape& shape, double rate) {
-  OpCase c{.name = name, .inputs = {{.name = "x", .shape = shape}}};
+  OpCase c{
+      .name = name,
+      .inputs = {{.name = "x", .shape = shape},
+                 {.name = "step", .shape = {1}, .kind = Kind::kInt, .value = TheseValues({3})}}};
   c.run = [=](Context& ctx, const std::vector<Var>& in) {
     ctx.training = true;
     ctx.noise_seed = kSeed;
+    ctx.noise_step = in[1].value();
     return std::vector<Var>{Dropout(ctx, "here", in[0], static_cast<float>(rate))};
   };
   c.SetReference([=](const auto& in) {
     using R = ScalarOf<decltype(in)>;
     Array<R> y(shape);
     for (int64_t i = 0; i < shape.elements(); ++i)
-      y[i] = UniformOf("here", kSeed, 0, i) >= rate ? in[0][i] * R(1 / (1 - rate)) : R(0);
+      y[i] = UniformOf("here", kSeed, 3, i) >= rate ? in[0][i] * R(1 / (1 - rate)) : R(0);
     return std::vector<Array<R>>{y};
   });
   return c;
