@@ -127,8 +127,8 @@ class Context {
   // Multiplies the objective, one fp32: a micro-batch's share of the step. Extra losses are
   // multiplied by it. Undefined: 1.
   Tensor loss_scale;
-  // Of the run's random numbers (ops/noise.h): its seed, and the step of training, int32 [1];
-  // undefined: step 0.
+  // Of the run's random numbers (ops/noise.h): its seed, and the micro-batch of training, int32
+  // [1]; undefined: the first, and nothing may drop out, since each would drop the same.
   uint64_t noise_seed = 0;
   Tensor noise_step;
   // What blocks leave for later blocks of the same pass to read. A block knows it by its own name,
