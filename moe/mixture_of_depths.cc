@@ -12,6 +12,7 @@
 #include "ops/rows.h"
 #include "ops/sequence.h"
 #include "ops/shape.h"
+#include "ops/time.h"
 
 // Layers that only some tokens pass (Mixture-of-Depths: Raposo et al. 2024, arXiv:2404.02258,
 // section 3): with r_t = w x_t, the k tokens of a sequence that score highest get
@@ -53,9 +54,9 @@ class MixtureOfDepths final : public Block {
   MixtureOfDepths(const MixtureOfDepthsConfig& c, const BlockShape& in, Parameters& p)
       : config_(c),
         router_(p.Linear("router", 1, in.D)),
-        hidden_(p.Linear("predictor_in", GroupsOfFour(in.D), in.D)),
-        hidden_bias_(p.Bias("predictor_in_bias", GroupsOfFour(in.D))),
-        predictor_(p.Linear("predictor", 1, GroupsOfFour(in.D))),
+        hidden_(p.Linear("predictor_in", GroupsOf(in.D, 4), in.D)),
+        hidden_bias_(p.Bias("predictor_in_bias", GroupsOf(in.D, 4))),
+        predictor_(p.Linear("predictor", 1, GroupsOf(in.D, 4))),
         stack_(c.layers, in, p) {}
 
   Var Forward(Context& ctx, const Var& x, State* state) const override {
@@ -75,8 +76,6 @@ class MixtureOfDepths final : public Block {
   std::vector<HeldStack> Stacks() const override { return {{.stack = &stack_}}; }
 
  private:
-  static int64_t GroupsOfFour(int64_t D) { return (D + 3) / 4; }
-
   // The layers on the tokens at `index` [B,k] of x, which stand at `position`, times their scores.
   Var Pass(Context& ctx, const Var& x, const Var& score, const Tensor& index,
            const Tensor& position, State* state) const {

@@ -1,10 +1,12 @@
 #include "train/carried.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "arch/traits.h"
+#include "core/sizes.h"
 #include "kernels/pointwise/copy.h"
 
 namespace tessera {
@@ -32,15 +34,6 @@ Shape ShapeOf(const std::vector<int64_t>& s) {
   if (s.size() == 2) return {s[0], s[1]};
   if (s.size() == 3) return {s[0], s[1], s[2]};
   return {s[0], s[1], s[2], s[3]};
-}
-
-// What shapes a state has, in order.
-std::vector<std::string> ShapesOf(State* state) {
-  std::vector<std::string> shapes;
-  state->ForEach([&](const std::string&, Var& v) {
-    shapes.push_back(v.defined() ? v.shape().ToString() : "");
-  });
-  return shapes;
 }
 
 }  // namespace
@@ -136,17 +129,27 @@ int64_t CarriedStates::PassBytes(const ModelConfig& config, int64_t vocab_size, 
   Arena parameter_arena(Arena::Backing::kMeta, 0), arena(Arena::Backing::kMeta, 0);
   ParameterSet parameters(&parameter_arena, true);
   const Model model(config, vocab_size, &parameters);
+  const StateSize states = model.States(compute);
+  int64_t longest = 0;  // tokens after which every cache is full
+  for (const StateSize::Cache& c : states.caches)
+    longest = std::max(longest, CheckedProduct({c.max_tokens, c.tokens_each}));
+  Arena filled(Arena::Backing::kMeta, 0);
   ModelState state = model.NewState(batch, 0);
-  std::vector<std::string> before, shapes = {""};
-  constexpr int kMostPasses = 1000;  // until the longest window is full
-  for (int pass = 0; pass < kMostPasses && shapes != before; ++pass) {
-    Context ctx(Device::kMeta, &arena);
+  const auto ids = [&](Context& ctx, int64_t T) {
     ctx.compute = compute;
-    const Tensor ids = ctx.New({batch, seq}, DType::kI32);
-    ctx.position = ids;
-    TrainPass(ctx, model, ids, ids, ctx.New({1}, DType::kF32), &state);
-    before = std::move(shapes);
-    shapes = ShapesOf(&state.layers);
+    ctx.position = ctx.New({batch, T}, DType::kI32);
+    return ctx.position;
+  };
+  if (longest > 0) {
+    Context ctx(Device::kMeta, &filled);
+    model.Hidden(ctx, ids(ctx, (longest + seq - 1) / seq * seq), &state);
+  }
+  // Each place that a batch may begin at in the period of layers on groups of tokens.
+  const int64_t period = states.Period();
+  for (int64_t pass = 0; pass <= period / std::gcd(period, seq); ++pass) {
+    Context ctx(Device::kMeta, &arena);
+    const Tensor tokens = ids(ctx, seq);
+    TrainPass(ctx, model, tokens, tokens, ctx.New({1}, DType::kF32), &state);
   }
   return arena.peak_bytes();
 }

@@ -152,6 +152,17 @@ TEST(Trainer, AStreamInShortStepsIsTheStreamInLongOnes) {
                 (parts[4 * i] + parts[4 * i + 1] + parts[4 * i + 2] + parts[4 * i + 3]) / 4, 1e-5);
 }
 
+// More steps than it takes to fill a window, and batches that begin anywhere in a group.
+TEST(Trainer, AStreamFitsIntoTheMemoryThatWasMeasured) {
+  TemporaryFolder folder;
+  for (const char* model : {"[{attention: {heads: 2, window: 300}}]",
+                            "[{hourglass: {shorten: 7, layers: [{attention: {heads: 2, window: "
+                            "9}}]}}]",
+                            "[{recurrent_memory: {segment: 11, tokens: 2, gradient: false, layers: "
+                            "[{attention: {heads: 2}}]}}]"})
+    EXPECT_EQ(Losses(folder, model, {"train.order=stream", "train.seq=8"}, 60).size(), 60u);
+}
+
 TEST(Trainer, AStreamWhoseStateGrowsWithoutEndIsRefused) {
   TemporaryFolder folder;
   RunConfig config = *ParseRunConfig(
